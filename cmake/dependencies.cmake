@@ -1,0 +1,31 @@
+# Everything comes from the system (apt names in tools/setup.sh); nothing is copied in or downloaded.
+find_package(Threads REQUIRED)
+find_package(OpenSSL 3 REQUIRED)
+find_package(PkgConfig REQUIRED)
+find_package(spdlog REQUIRED)
+pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
+pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+
+find_path(ASIO_INCLUDE_DIR asio.hpp REQUIRED)
+add_library(stella_asio INTERFACE)
+target_include_directories(stella_asio SYSTEM INTERFACE ${ASIO_INCLUDE_DIR})
+target_compile_definitions(stella_asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED)
+target_link_libraries(stella_asio INTERFACE Threads::Threads OpenSSL::SSL OpenSSL::Crypto)
+
+# Flags of every target of ours. No -march: Highway chooses at run time. No contraction: every machine must
+# compute the same bits (docs/architecture.md, "Bit identity").
+add_library(stella_flags INTERFACE)
+target_compile_options(stella_flags INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -ffp-contract=off
+                       "$<$<CXX_COMPILER_ID:GNU>:-Wno-interference-size>")
+target_include_directories(stella_flags INTERFACE ${PROJECT_SOURCE_DIR}/include ${PROJECT_SOURCE_DIR}/src)
+if(STELLA_ASSERTIONS)
+  target_compile_options(stella_flags INTERFACE -UNDEBUG)
+endif()
+if(STELLA_SANITIZE)
+  target_compile_options(stella_flags INTERFACE -fsanitize=${STELLA_SANITIZE} -fno-omit-frame-pointer
+                         -fno-sanitize-recover=all)
+  target_link_options(stella_flags INTERFACE -fsanitize=${STELLA_SANITIZE})
+endif()
+if(STELLA_FUZZ)
+  target_compile_options(stella_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()

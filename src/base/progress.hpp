@@ -1,0 +1,86 @@
+// The newest iteration that has passed some point of the pipeline.
+#pragma once
+
+#include <asio/awaitable.hpp>
+#include <algorithm>
+#include <condition_variable>
+#include <exception>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "base/ids.hpp"
+#include "base/waiters.hpp"
+
+namespace stella {
+
+// A counter that only grows, with waiters: coroutines suspend, ordinary threads block. Any thread may call
+// anything. It must outlive its waiters.
+class Progress {
+ public:
+  explicit Progress(Iteration start = 0) : reached_(start) {}
+
+  // Iteration t has passed. t below the newest one changes nothing.
+  void advance(Iteration t) {
+    std::vector<std::pair<Iteration, Resume>> ready;
+    {
+      std::lock_guard lock(mutex_);
+      if (t <= reached_) return;
+      reached_ = t;
+      auto first_ready = std::partition(waiters_.begin(), waiters_.end(),
+                                        [t](const auto& waiter) { return waiter.first > t; });
+      std::move(first_ready, waiters_.end(), std::back_inserter(ready));
+      waiters_.erase(first_ready, waiters_.end());
+    }
+    blocked_.notify_all();
+    for (auto& [iteration, resume] : ready) resume(nullptr);
+  }
+
+  // Everybody who waits, now or later, for an iteration that has not passed throws `error`.
+  void fail(std::exception_ptr error) {
+    std::vector<std::pair<Iteration, Resume>> waiters;
+    {
+      std::lock_guard lock(mutex_);
+      if (error_) return;
+      error_ = error;
+      waiters.swap(waiters_);
+    }
+    blocked_.notify_all();
+    for (auto& [iteration, resume] : waiters) resume(error);
+  }
+
+  // Resumes once t has passed.
+  asio::awaitable<void> reached(Iteration t) {
+    return suspend([this, t](Resume resume) {
+      std::unique_lock lock(mutex_);
+      if (t > reached_ && !error_) {
+        waiters_.emplace_back(t, std::move(resume));
+        return;
+      }
+      const auto error = t > reached_ ? error_ : nullptr;
+      lock.unlock();
+      resume(error);
+    });
+  }
+
+  // Blocks the calling thread until t has passed.
+  void wait(Iteration t) {
+    std::unique_lock lock(mutex_);
+    blocked_.wait(lock, [&] { return t <= reached_ || error_; });
+    if (t > reached_) std::rethrow_exception(error_);
+  }
+
+  Iteration newest() const {
+    std::lock_guard lock(mutex_);
+    return reached_;
+  }
+
+ private:
+  mutable std::mutex mutex_;  // guards what follows
+  Iteration reached_;
+  std::exception_ptr error_;
+  std::vector<std::pair<Iteration, Resume>> waiters_;
+  std::condition_variable blocked_;
+};
+
+}  // namespace stella
