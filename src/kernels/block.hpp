@@ -5,8 +5,8 @@
 
 namespace stella {
 
-// Elements of one block: one cache line of fp32. Tensors are padded with zeros to whole blocks, so that a block
-// never crosses tensors and kernels have no tails.
+// Elements of one block: one cache line of fp32. Tensors are padded with zeros to whole blocks, so that a
+// block never crosses tensors and kernels have no tails.
 inline constexpr std::size_t kBlock = 16;
 
 }  // namespace stella

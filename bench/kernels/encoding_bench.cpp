@@ -1,0 +1,38 @@
+#include "compress/encoding.hpp"
+
+#include "bench_data.hpp"
+
+namespace stella::bench {
+namespace {
+
+// Bytes are those of the fp32 values that go in or come out. Arguments: density in 1/1000, value coding.
+void encode(benchmark::State& state) {
+  const auto blocks = some_blocks(static_cast<double>(state.range(0)) / 1000);
+  auto residual = normal(kNumel);
+  Bytes out;
+  for (auto _ : state) {
+    out.clear();
+    encode_blocks(blocks, static_cast<ValueCoding>(state.range(1)), residual, out);
+    benchmark::DoNotOptimize(out.data());
+  }
+  state.SetBytesProcessed(state.iterations() *
+                          static_cast<std::int64_t>(blocks.size() * kBlock * sizeof(float)));
+}
+BENCHMARK(encode)->ArgsProduct({{10, 100, 1000}, {0, 1}});
+
+void decode(benchmark::State& state) {
+  const auto blocks = some_blocks(static_cast<double>(state.range(0)) / 1000);
+  auto residual = normal(kNumel);
+  Bytes body;
+  encode_blocks(blocks, static_cast<ValueCoding>(state.range(1)), residual, body);
+  for (auto _ : state) {
+    const auto gradient = decode_blocks(body, kBlocks);
+    benchmark::DoNotOptimize(gradient.values.data());
+  }
+  state.SetBytesProcessed(state.iterations() *
+                          static_cast<std::int64_t>(blocks.size() * kBlock * sizeof(float)));
+}
+BENCHMARK(decode)->ArgsProduct({{10, 100, 1000}, {0, 1}});
+
+}  // namespace
+}  // namespace stella::bench

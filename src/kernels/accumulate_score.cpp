@@ -1,0 +1,115 @@
+#include "kernels/accumulate_score.hpp"
+
+#include <cassert>
+
+#include "kernels/block.hpp"
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/accumulate_score.cpp"
+#include <hwy/foreach_target.h>
+#include <hwy/highway.h>
+
+HWY_BEFORE_NAMESPACE();
+namespace stella::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+// residual += weight * gradient in Lanes(d) places; returns |residual|.
+template <class D>
+HWY_INLINE hn::Vec<D> accumulate(D d, const float* gradient, float weight, float* residual) {
+  const auto sum = hn::Add(hn::LoadU(d, residual), hn::Mul(hn::Set(d, weight), hn::LoadU(d, gradient)));
+  hn::StoreU(sum, d, residual);
+  return hn::Abs(sum);
+}
+
+#if HWY_TARGET == HWY_SCALAR  // one lane, and no operations across lanes
+
+void accumulate_score(std::span<const float> gradient, float weight, float* residual, float* scores) {
+  const hn::CappedTag<float, 1> d;
+  for (std::size_t block = 0; block < gradient.size() / kBlock; ++block) {
+    float x[kBlock];
+    for (std::size_t i = 0; i < kBlock; ++i) {
+      const std::size_t at = block * kBlock + i;
+      x[i] = hn::GetLane(accumulate(d, gradient.data() + at, weight, residual + at));
+    }
+    float t[4];
+    for (std::size_t j = 0; j < 4; ++j) t[j] = (x[j] + x[j + 8]) + (x[j + 4] + x[j + 12]);
+    scores[block] = (t[0] + t[2]) + (t[1] + t[3]);
+  }
+}
+
+#else
+
+using Quarter = hn::CappedTag<float, 4>;
+
+// Halves until four lanes are left.
+template <class V>
+HWY_INLINE hn::Vec<Quarter> fold(V v) {
+  const hn::DFromV<V> d;
+  if constexpr (hn::MaxLanes(d) == 4) {
+    return v;
+  } else {
+    const hn::Half<decltype(d)> half;
+    return fold(hn::Add(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+  }
+}
+
+// accumulate() for one block; returns its t.
+template <class D>
+HWY_INLINE hn::Vec<Quarter> accumulate_block(D d, const float* gradient, float weight, float* residual) {
+  const auto x0 = accumulate(d, gradient, weight, residual);
+  if constexpr (hn::MaxLanes(d) == 16) {
+    return fold(x0);
+  } else if constexpr (hn::MaxLanes(d) == 8) {
+    return fold(hn::Add(x0, accumulate(d, gradient + 8, weight, residual + 8)));
+  } else {
+    const auto x4 = accumulate(d, gradient + 4, weight, residual + 4);
+    const auto x8 = accumulate(d, gradient + 8, weight, residual + 8);
+    const auto x12 = accumulate(d, gradient + 12, weight, residual + 12);
+    return hn::Add(hn::Add(x0, x8), hn::Add(x4, x12));
+  }
+}
+
+// The scores of four blocks from their t.
+HWY_INLINE hn::Vec<Quarter> scores_of(hn::Vec<Quarter> t0, hn::Vec<Quarter> t1, hn::Vec<Quarter> t2,
+                                      hn::Vec<Quarter> t3) {
+  const Quarter d;
+  const auto s01 = hn::Add(hn::ConcatLowerLower(d, t1, t0), hn::ConcatUpperUpper(d, t1, t0));
+  const auto s23 = hn::Add(hn::ConcatLowerLower(d, t3, t2), hn::ConcatUpperUpper(d, t3, t2));
+  return hn::Add(hn::ConcatEven(d, s23, s01), hn::ConcatOdd(d, s23, s01));
+}
+
+void accumulate_score(std::span<const float> gradient, float weight, float* residual, float* scores) {
+  const Quarter d;
+  const hn::CappedTag<float, kBlock> wide;
+  const std::size_t blocks = gradient.size() / kBlock;
+  const auto t = [&](std::size_t block) HWY_ATTR {
+    return accumulate_block(wide, gradient.data() + block * kBlock, weight, residual + block * kBlock);
+  };
+  std::size_t block = 0;
+  for (; block + 4 <= blocks; block += 4) {
+    const auto t0 = t(block), t1 = t(block + 1), t2 = t(block + 2), t3 = t(block + 3);
+    hn::StoreU(scores_of(t0, t1, t2, t3), d, scores + block);
+  }
+  for (; block < blocks; ++block) {
+    const auto last = t(block);
+    scores[block] = hn::GetLane(scores_of(last, last, last, last));
+  }
+}
+
+#endif
+
+}  // namespace stella::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace stella {
+
+HWY_EXPORT(accumulate_score);
+
+void accumulate_score(std::span<const float> gradient, float weight, float* residual, float* scores) {
+  assert(gradient.size() % kBlock == 0);
+  HWY_DYNAMIC_DISPATCH(accumulate_score)(gradient, weight, residual, scores);
+}
+
+}  // namespace stella
+#endif

@@ -1,0 +1,17 @@
+// Error feedback and the score of every block in one pass over memory. StellaTrain (SIGCOMM 2024) §3.2.
+#pragma once
+
+#include <span>
+
+namespace stella {
+
+// residual[i] += weight * gradient[i], then scores[b] = the sum of |residual| over block b.
+//   gradient  [blocks * kBlock] fp32, only read
+//   residual  [blocks * kBlock] fp32, does not overlap the others
+//   scores    [blocks] fp32, at least 0; infinite where the sum overflows
+// Multiplication and addition round separately, and the order of a block's sum is pinned, so that every
+// target gives the same bits: x = |residual| of the block, t[j] = (x[j] + x[j+8]) + (x[j+4] + x[j+12]) for j
+// < 4, then score = (t[0] + t[2]) + (t[1] + t[3]). Threads: disjoint ranges may run in parallel.
+void accumulate_score(std::span<const float> gradient, float weight, float* residual, float* scores);
+
+}  // namespace stella

@@ -1,0 +1,20 @@
+// Blocks far apart in memory are cache misses that the hardware does not foresee; the list of them is known.
+#pragma once
+
+#include <hwy/cache_control.h>
+
+#include <cstddef>
+#include <span>
+
+#include "base/ids.hpp"
+#include "kernels/block.hpp"
+
+namespace stella {
+
+// Starts to load, from `array`, the block that comes some places after place k of `blocks`.
+inline void prefetch_block(std::span<const BlockId> blocks, std::size_t k, const float* array) {
+  constexpr std::size_t kAhead = 8;
+  if (k + kAhead < blocks.size()) hwy::Prefetch(array + std::size_t{blocks[k + kAhead]} * kBlock);
+}
+
+}  // namespace stella

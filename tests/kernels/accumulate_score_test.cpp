@@ -1,0 +1,83 @@
+#include "kernels/accumulate_score.hpp"
+
+#include <cmath>
+#include <limits>
+
+#include "kernels/block.hpp"
+#include "kernels/kernel_testing.hpp"
+
+namespace stella {
+namespace {
+
+using namespace testing;
+
+// The header's words as a plain loop.
+void reference(std::span<const float> gradient, float weight, float* residual, float* scores) {
+  for (std::size_t block = 0; block < gradient.size() / kBlock; ++block) {
+    float x[kBlock];
+    for (std::size_t i = 0; i < kBlock; ++i) {
+      float& r = residual[block * kBlock + i];
+      const float product = weight * gradient[block * kBlock + i];
+      r = r + product;
+      x[i] = std::fabs(r);
+    }
+    float t[4];
+    for (std::size_t j = 0; j < 4; ++j) t[j] = (x[j] + x[j + 8]) + (x[j + 4] + x[j + 12]);
+    scores[block] = (t[0] + t[2]) + (t[1] + t[3]);
+  }
+}
+
+void expect_reference(std::span<const float> gradient, float weight, const std::vector<float>& residual) {
+  const std::size_t blocks = gradient.size() / kBlock;
+  auto expected_residual = residual;
+  std::vector<float> expected_scores(blocks + 1, -1.0f);
+  reference(gradient, weight, expected_residual.data(), expected_scores.data());
+  on_every_target([&] {
+    auto own_residual = residual;
+    std::vector<float> scores(blocks + 1, -1.0f);
+    accumulate_score(gradient, weight, own_residual.data(), scores.data());
+    EXPECT_TRUE(same_bits(own_residual, expected_residual));
+    EXPECT_TRUE(same_bits(scores, expected_scores));
+  });
+}
+
+TEST(AccumulateScore, EveryTargetGivesTheBitsOfThePlainLoopAtEveryNumberOfBlocks) {
+  Random random(seed());
+  for (std::size_t blocks : {0, 1, 2, 3, 4, 5, 7, 8, 9, 1001}) {
+    expect_reference(normal(random, blocks * kBlock), 0.7f, normal(random, blocks * kBlock));
+  }
+}
+
+TEST(AccumulateScore, ValuesOfVeryDifferentMagnitudeAreSummedInThePinnedOrder) {
+  Random random(seed());
+  std::uniform_real_distribution<float> exponent(-30, 30);
+  std::vector<float> gradient(100 * kBlock);
+  for (float& g : gradient) g = std::exp2(exponent(random)) * (random() % 2 ? 1.0f : -1.0f);
+  expect_reference(gradient, 3.0f, normal(random, gradient.size()));
+}
+
+TEST(AccumulateScore, SignsDoNotCancel) {
+  on_every_target([] {
+    std::vector<float> gradient(kBlock);
+    for (std::size_t i = 0; i < kBlock; ++i) gradient[i] = i % 2 ? 1.0f : -1.0f;
+    std::vector<float> residual(kBlock);
+    float score = 0;
+    accumulate_score(gradient, 1, residual.data(), &score);
+    EXPECT_EQ(score, 16);
+  });
+}
+
+TEST(AccumulateScore, AnOverflowingSumIsInfiniteAndAZeroBlockScoresZero) {
+  on_every_target([] {
+    std::vector<float> gradient(2 * kBlock, -0.0f);
+    std::fill_n(gradient.begin(), kBlock, std::numeric_limits<float>::max());
+    std::vector<float> residual(gradient.size(), 0.0f);
+    std::vector<float> scores(2);
+    accumulate_score(gradient, 1, residual.data(), scores.data());
+    EXPECT_EQ(scores[0], std::numeric_limits<float>::infinity());
+    EXPECT_EQ(scores[1], 0);
+  });
+}
+
+}  // namespace
+}  // namespace stella
