@@ -1,0 +1,85 @@
+#include "compress/block_selector.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <functional>
+#include <iterator>
+
+namespace stella {
+namespace {
+
+// The bit pattern of a score; that of 0 is 0.
+std::uint32_t pattern(float score) { return std::bit_cast<std::uint32_t>(score) & 0x7fffffff; }
+
+}  // namespace
+
+void BlockSelector::select(std::span<const float> scores, std::size_t budget, std::vector<BlockId>& chosen) {
+  chosen.clear();
+  if (budget == 0) return;
+  histogram_.fill(0);
+  std::size_t positive = 0;
+  for (const float score : scores) {
+    positive += pattern(score) != 0;
+    ++histogram_[pattern(score) >> kDropped];
+  }
+  if (positive <= budget) {
+    for (std::size_t block = 0; block < scores.size(); ++block) {
+      if (pattern(scores[block]) != 0) chosen.push_back(static_cast<BlockId>(block));
+    }
+    return;
+  }
+
+  std::size_t bin = kBins - 1;
+  std::size_t above = 0;  // blocks in the bins above `bin`
+  while (above + histogram_[bin] < budget) above += histogram_[bin--];
+
+  // Both lists have one place more than they need: every block is written, and kept by moving on.
+  above_.resize(above + 1);
+  boundary_.resize(histogram_[bin] + 1);
+  std::size_t kept_above = 0;
+  std::size_t kept_boundary = 0;
+  for (std::size_t block = 0; block < scores.size(); ++block) {
+    const std::size_t own = pattern(scores[block]) >> kDropped;
+    above_[kept_above] = static_cast<BlockId>(block);
+    boundary_[kept_boundary] = static_cast<BlockId>(block);
+    kept_above += own > bin;
+    kept_boundary += own == bin;
+  }
+  above_.pop_back();
+  boundary_.pop_back();
+  choose_from_boundary(scores, budget - above, chosen);
+}
+
+// Merges above_ and the best `budget` blocks of boundary_ into `chosen`.
+void BlockSelector::choose_from_boundary(std::span<const float> scores, std::size_t budget,
+                                         std::vector<BlockId>& chosen) {
+  patterns_.clear();
+  for (const BlockId block : boundary_) patterns_.push_back(pattern(scores[block]));
+  const auto last = patterns_.begin() + static_cast<std::ptrdiff_t>(budget - 1);
+  std::nth_element(patterns_.begin(), last, patterns_.end(), std::greater<>());
+  const std::uint32_t lowest = *last;  // the smallest score that fits
+  const auto larger = static_cast<std::size_t>(
+      std::count_if(patterns_.begin(), last, [lowest](std::uint32_t p) { return p > lowest; }));
+  const std::size_t seats = budget - larger;  // for the blocks whose score equals `lowest`
+
+  const auto ties = static_cast<std::size_t>(std::count_if(
+      boundary_.begin(), boundary_.end(), [&](BlockId block) { return pattern(scores[block]) == lowest; }));
+  const std::uint64_t start = turn_ % scores.size();
+  const auto before_start =
+      static_cast<std::size_t>(std::count_if(boundary_.begin(), boundary_.end(), [&](BlockId block) {
+        return block < start && pattern(scores[block]) == lowest;
+      }));
+  std::size_t tie = 0;
+  const auto fits = [&](BlockId block) {
+    const std::uint32_t own = pattern(scores[block]);
+    if (own != lowest) return own > lowest;
+    const std::size_t place = (tie++ + ties - before_start) % ties;  // among the ties, counted from `start`
+    if (place >= seats) return false;
+    if (place == seats - 1) turn_ = std::uint64_t{block} + 1;
+    return true;
+  };
+  boundary_.erase(std::remove_if(boundary_.begin(), boundary_.end(), std::not_fn(fits)), boundary_.end());
+  std::merge(above_.begin(), above_.end(), boundary_.begin(), boundary_.end(), std::back_inserter(chosen));
+}
+
+}  // namespace stella

@@ -1,0 +1,255 @@
+#include "compress/encoding.hpp"
+
+#include <bit>
+#include <cstring>
+#include <limits>
+
+#include "compress/gradients.hpp"
+#include "stella/error.hpp"
+
+namespace stella {
+namespace {
+
+using namespace testing;
+
+constexpr float kInf = std::numeric_limits<float>::infinity();
+constexpr ValueCoding kCodings[] = {ValueCoding::fp32, ValueCoding::bf16};
+
+Bytes bytes_of(std::initializer_list<int> values) {
+  Bytes bytes;
+  for (const int value : values) bytes.push_back(static_cast<std::byte>(value));
+  return bytes;
+}
+
+Bytes encoded(std::span<const BlockId> blocks, ValueCoding coding, std::vector<float>& residual) {
+  Bytes bytes;
+  encode_blocks(blocks, coding, residual, bytes);
+  return bytes;
+}
+
+// Two of four blocks, the second with values 0, 1, ..., 15.
+Bytes example(ValueCoding coding) {
+  std::vector<float> residual(4 * kBlock);
+  residual[kBlock] = -2;
+  for (std::size_t i = 0; i < kBlock; ++i) residual[3 * kBlock + i] = static_cast<float>(i);
+  return encoded(std::vector<BlockId>{1, 3}, coding, residual);
+}
+
+std::string error_of(std::span<const std::byte> body, std::size_t total_blocks) {
+  try {
+    decode_blocks(body, total_blocks);
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), ErrorCode::protocol);
+    return error.what();
+  }
+  ADD_FAILURE() << "no error";
+  return "";
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+TEST(Encoding, TheBytesAreThoseOfTheDocument) {
+  std::vector<float> residual(3 * kBlock);
+  residual[2 * kBlock] = 1;
+  residual[2 * kBlock + 15] = -0.5f;
+  Bytes expected = bytes_of({1, 1, 1, 4, 3, 1, 2, 0x80, 0x3f});
+  expected.resize(expected.size() + 28);
+  for (const int last : {0x00, 0xbf}) expected.push_back(static_cast<std::byte>(last));
+  EXPECT_EQ(encoded(std::vector<BlockId>{2}, ValueCoding::bf16, residual), expected);
+
+  std::vector<float> dense(kBlock);
+  dense[1] = 1;
+  Bytes expected_dense = bytes_of({1, 0, 0, 4, 1, 1, 0, 0, 0, 0, 0, 0, 0x80, 0x3f});
+  expected_dense.resize(6 + 64);
+  EXPECT_EQ(encoded(std::vector<BlockId>{0}, ValueCoding::fp32, dense), expected_dense);
+}
+
+TEST(Encoding, AnEmptyChoiceAndAnEmptyBucketAreSixBytes) {
+  std::vector<float> residual(300 * kBlock), nothing;
+  EXPECT_EQ(encoded({}, ValueCoding::fp32, residual), bytes_of({1, 1, 0, 4, 0xac, 2, 0}));
+  EXPECT_EQ(encoded({}, ValueCoding::fp32, nothing), bytes_of({1, 0, 0, 4, 0, 0}));
+  EXPECT_TRUE(decode_blocks(bytes_of({1, 1, 0, 4, 0xac, 2, 0}), 300).blocks.empty());
+  EXPECT_TRUE(decode_blocks(bytes_of({1, 0, 0, 4, 0, 0}), 0).blocks.empty());
+}
+
+TEST(Encoding, IsAppendedToWhatIsThere) {
+  std::vector<float> residual(2 * kBlock, 1.0f);
+  Bytes bytes = bytes_of({9, 9, 9});
+  encode_blocks(std::vector<BlockId>{1}, ValueCoding::bf16, residual, bytes);
+  EXPECT_EQ(std::to_integer<int>(bytes[2]), 9);
+  EXPECT_EQ(decode_blocks(std::span(bytes).subspan(3), 2).values[0], 1);
+}
+
+TEST(Encoding, Fp32ArrivesExactlyAndLeavesPlusZeroBehind) {
+  Random random(seed());
+  for (std::size_t total : {1, 2, 3, 65, 127, 128, 129, 2047, 2048, 2049}) {
+    for (double density : {0.0, 0.01, 0.3, 0.99, 1.0}) {
+      const auto blocks = some_blocks(random, total, density);
+      const auto before = normal(random, total * kBlock);
+      auto residual = before;
+      const auto received = decode_blocks(encoded(blocks, ValueCoding::fp32, residual), total);
+      ASSERT_EQ(received.blocks, blocks);
+      auto expected = before;
+      for (std::size_t k = 0; k < blocks.size(); ++k) {
+        const auto block = std::span(expected).subspan(blocks[k] * kBlock, kBlock);
+        EXPECT_TRUE(same_bits(received.values.span().subspan(k * kBlock, kBlock), block));
+        std::fill(block.begin(), block.end(), 0.0f);
+      }
+      EXPECT_TRUE(same_bits(residual, expected));
+    }
+  }
+}
+
+TEST(Encoding, Bf16LeavesTheRoundingErrorBehindOnEveryTarget) {
+  Random random(seed());
+  for (std::size_t total : {1, 63, 64, 65, 129, 1000}) {
+    const auto before = normal(random, total * kBlock);
+    const auto blocks = some_blocks(random, total, 0.9);
+    on_every_target([&] {
+      auto residual = before;
+      const auto received = decode_blocks(encoded(blocks, ValueCoding::bf16, residual), total);
+      ASSERT_EQ(received.blocks, blocks);
+      for (std::size_t i = 0; i < received.values.size(); ++i) {
+        const std::size_t at = blocks[i / kBlock] * kBlock + i % kBlock;
+        EXPECT_EQ(double{received.values[i]} + residual[at], double{before[at]});
+        EXPECT_LE(std::fabs(residual[at]), std::fabs(before[at]) / 256);
+      }
+    });
+  }
+}
+
+// Conservation (docs/algorithms.md): with integer gradients, what was sent and what is held is what came in.
+TEST(Encoding, SentPlusHeldIsWhatCameInExactlyOverManyIterations) {
+  Random random(seed());
+  const std::size_t total = 50;
+  for (const ValueCoding coding : kCodings) {
+    std::vector<float> residual(total * kBlock), scores(total);
+    std::vector<double> produced(residual.size()), sent(residual.size());
+    for (int iteration = 0; iteration < 300; ++iteration) {
+      std::vector<float> gradient(residual.size());
+      for (std::size_t i = 0; i < gradient.size(); ++i) {
+        gradient[i] = static_cast<float>(static_cast<int>(random() % 2001) - 1000);
+        produced[i] += gradient[i];
+      }
+      accumulate_score(gradient, 1, residual.data(), scores.data());
+      const auto blocks = some_blocks(random, total, 0.2);
+      const auto received = decode_blocks(encoded(blocks, coding, residual), total);
+      for (std::size_t i = 0; i < received.values.size(); ++i) {
+        sent[received.blocks[i / kBlock] * kBlock + i % kBlock] += received.values[i];
+      }
+      for (std::size_t i = 0; i < residual.size(); ++i) ASSERT_EQ(sent[i] + residual[i], produced[i]);
+    }
+  }
+}
+
+TEST(Encoding, ValuesBeyondBf16AreSentAsTheLargestOneAndTheRestStays) {
+  std::vector<float> residual(kBlock, std::numeric_limits<float>::max());
+  const auto received = decode_blocks(encoded(std::vector<BlockId>{0}, ValueCoding::bf16, residual), 1);
+  EXPECT_EQ(received.values[0], std::bit_cast<float>(0x7f7f0000u));
+  EXPECT_EQ(residual[0], std::numeric_limits<float>::max() - received.values[0]);
+}
+
+TEST(Encoding, ANonFiniteResidualIsNotSentAndNothingChanges) {
+  for (const ValueCoding coding : kCodings) {
+    for (const float bad : {kInf, -kInf, std::nanf("")}) {
+      std::vector<float> residual(5 * kBlock, 1.0f);
+      residual[3 * kBlock + 7] = bad;
+      const auto before = residual;
+      Bytes bytes;
+      try {
+        encode_blocks(std::vector<BlockId>{0, 3}, coding, residual, bytes);
+        FAIL() << "no error";
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::nonfinite);
+        EXPECT_TRUE(contains(error.what(), "block 3")) << error.what();
+      }
+      EXPECT_TRUE(bytes.empty());
+      EXPECT_TRUE(same_bits(residual, before));
+      EXPECT_NO_THROW(encode_blocks(std::vector<BlockId>{0, 2}, coding, residual, bytes));
+    }
+  }
+}
+
+TEST(Decoding, EveryTruncationAndEveryExtraByteIsRefused) {
+  for (const ValueCoding coding : kCodings) {
+    Bytes bytes = example(coding);
+    EXPECT_NO_THROW(decode_blocks(bytes, 4));
+    for (std::size_t size = 0; size < bytes.size(); ++size) error_of(std::span(bytes).first(size), 4);
+    bytes.push_back(std::byte{0});
+    EXPECT_TRUE(contains(error_of(bytes, 4), "too many"));
+  }
+}
+
+TEST(Decoding, ABucketOfAnotherSizeIsRefusedTellingBothSizes) {
+  const auto error = error_of(example(ValueCoding::fp32), 5);
+  EXPECT_TRUE(contains(error, "4 blocks") && contains(error, "5")) << error;
+}
+
+TEST(Decoding, UnknownVersionsCodingsAndBlockSizesAreRefused) {
+  for (std::size_t place = 0; place < 4; ++place) {
+    for (const int value : {0, 1, 2, 3, 4, 5, 255}) {
+      Bytes bytes = example(ValueCoding::fp32);
+      if (bytes[place] == static_cast<std::byte>(value)) continue;
+      bytes[place] = static_cast<std::byte>(value);
+      error_of(bytes, 4);
+    }
+  }
+}
+
+TEST(Decoding, ANonFiniteValueIsRefusedNamingItsBlock) {
+  for (const float bad : {kInf, -kInf, std::nanf("")}) {
+    Bytes bytes = example(ValueCoding::fp32);
+    std::memcpy(bytes.data() + bytes.size() - 4, &bad, 4);
+    EXPECT_TRUE(contains(error_of(bytes, 4), "block 3"));
+    bytes = example(ValueCoding::bf16);
+    std::memcpy(bytes.data() + bytes.size() - 2, reinterpret_cast<const char*>(&bad) + 2, 2);
+    EXPECT_TRUE(contains(error_of(bytes, 4), "block 3"));
+  }
+}
+
+// A claim of 2^32 blocks in a short message must not allocate 256 GiB before it is refused.
+TEST(Decoding, AHugeCountInAShortMessageIsRefusedBeforeAnythingIsAllocated) {
+  const std::uint64_t every_id = std::uint64_t{1} << 32;
+  for (const int index_coding : {0, 1}) {
+    for (const std::uint64_t count : {every_id, every_id - 1, std::numeric_limits<std::uint64_t>::max()}) {
+      Bytes bytes = bytes_of({1, index_coding, 0, 4});
+      ByteWriter writer(bytes);
+      writer.put_varint(every_id);
+      writer.put_varint(count);
+      bytes.resize(bytes.size() + 1000);
+      error_of(bytes, every_id);
+    }
+  }
+}
+
+// What the fuzzer does, for a second and from a seed: whatever is decoded must be well formed.
+TEST(Decoding, RandomMutationsEitherDecodeToSomethingWellFormedOrAreRefused) {
+  Random random(seed());
+  std::size_t refused = 0;
+  for (int round = 0; round < 20000; ++round) {
+    Bytes bytes = example(kCodings[random() % 2]);
+    for (std::uint64_t edits = random() % 4; edits > 0; --edits) {
+      const std::size_t reach = random() % 2 ? bytes.size() : std::min<std::size_t>(bytes.size(), 9);
+      bytes[random() % reach] = static_cast<std::byte>(random());
+    }
+    if (random() % 8 == 0) bytes.resize(1 + random() % (2 * bytes.size()));
+    try {
+      const auto gradient = decode_blocks(bytes, 4);
+      ASSERT_EQ(gradient.values.size(), gradient.blocks.size() * kBlock);
+      for (std::size_t k = 0; k < gradient.blocks.size(); ++k) {
+        ASSERT_LT(gradient.blocks[k], 4u);
+        ASSERT_TRUE(k == 0 || gradient.blocks[k - 1] < gradient.blocks[k]);
+      }
+      for (const float value : gradient.values.span()) ASSERT_TRUE(std::isfinite(value));
+    } catch (const Error& error) {
+      ASSERT_EQ(error.code(), ErrorCode::protocol);
+      ++refused;
+    }
+  }
+  EXPECT_GT(refused, 1000u);
+}
+
+}  // namespace
+}  // namespace stella
