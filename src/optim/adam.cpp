@@ -1,0 +1,78 @@
+#include "optim/adam.hpp"
+
+#include <cassert>
+
+#include "kernels/block.hpp"
+#include "kernels/sparse_adam.hpp"
+#include "optim/settings.hpp"
+#include "stella/error.hpp"
+
+namespace stella {
+namespace {
+
+AdamStep shared_numbers(const GroupSettings& settings) {
+  const bool decoupled = settings.kind == OptimizerKind::adamw;
+  return {.shrink = decoupled ? static_cast<float>(1 - settings.lr * settings.weight_decay) : 1.0f,
+          .weight_decay = decoupled ? 0.0f : static_cast<float>(settings.weight_decay),
+          .beta1 = static_cast<float>(settings.beta1),
+          .one_minus_beta1 = static_cast<float>(1 - settings.beta1),
+          .beta2 = static_cast<float>(settings.beta2),
+          .one_minus_beta2 = static_cast<float>(1 - settings.beta2),
+          .eps = static_cast<float>(settings.eps),
+          .maximize = settings.maximize};
+}
+
+}  // namespace
+
+SparseAdam::SparseAdam(const GroupSettings& settings, std::size_t total_blocks)
+    : SparseOptimizer(total_blocks),
+      exp_avg_(total_blocks * kBlock),
+      exp_avg_sq_(total_blocks * kBlock),
+      corrections_(settings.beta1, settings.beta2) {
+  allocate_for(settings);
+}
+
+void SparseAdam::allocate_for(const GroupSettings& settings) {
+  if (settings.amsgrad && max_exp_avg_sq_.empty()) {
+    max_exp_avg_sq_ = AlignedArray<float>(total_blocks() * kBlock);
+  }
+}
+
+void SparseAdam::count_and_correct(const SparseGradient& gradient, const GroupSettings& settings) {
+  if (settings.beta1 != corrections_.beta1() || settings.beta2 != corrections_.beta2()) {
+    corrections_ = BiasCorrections(settings.beta1, settings.beta2);
+  }
+  step_size_.clear();
+  root_of_bias2_.clear();
+  for (const BlockId block : gradient.blocks) {
+    const std::uint32_t t = ++steps()[block];
+    step_size_.push_back(static_cast<float>(settings.lr / corrections_.bias1(t)));
+    root_of_bias2_.push_back(corrections_.root_of_bias2(t));
+  }
+}
+
+void SparseAdam::step(const SparseGradient& gradient, const GroupSettings& settings,
+                      std::span<float> weights) {
+  if (settings.kind == OptimizerKind::sgd) {
+    throw Error(ErrorCode::invalid_argument, "an adam optimizer was given settings of kind sgd");
+  }
+  validate(settings);
+  assert(weights.size() == total_blocks() * kBlock);
+  assert(gradient.values.size() == gradient.blocks.size() * kBlock);
+  assert(gradient.blocks.empty() || gradient.blocks.back() < total_blocks());
+  allocate_for(settings);
+  count_and_correct(gradient, settings);
+  sparse_adam(gradient.blocks, gradient.values.data(), shared_numbers(settings), {step_size_, root_of_bias2_},
+              {.weights = weights.data(),
+               .exp_avg = exp_avg_.data(),
+               .exp_avg_sq = exp_avg_sq_.data(),
+               .max_exp_avg_sq = settings.amsgrad ? max_exp_avg_sq_.data() : nullptr});
+}
+
+std::vector<StateTensor> SparseAdam::state() {
+  std::vector<StateTensor> tensors = {{"exp_avg", exp_avg_}, {"exp_avg_sq", exp_avg_sq_}};
+  if (!max_exp_avg_sq_.empty()) tensors.push_back({"max_exp_avg_sq", max_exp_avg_sq_});
+  return tensors;
+}
+
+}  // namespace stella

@@ -1,0 +1,65 @@
+// The optimizers that step only what was sent. StellaTrain (SIGCOMM 2024) §3.1.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/aligned.hpp"
+#include "compress/sparse_gradient.hpp"
+#include "stella/optimizer_settings.hpp"
+
+namespace stella {
+
+struct StateTensor {
+  std::string name;         // torch's: "momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq"
+  std::span<float> values;  // [blocks * kBlock], live: what is written here is what the next step reads
+};
+
+// One bucket's optimizer. A step costs what its gradient holds: weights, moments and counters of other blocks
+// keep their bits. All members that make the same calls hold the same bits, whatever their CPU. With every
+// block in every gradient it computes what torch's optimizer of that name computes (to fp32 rounding).
+//
+// Memory is taken for what the settings need: a momentum buffer once momentum is not 0, the largest second
+// moments once amsgrad is on. Such an array, once there, stays.
+//
+// One thread at a time; different buckets have different optimizers.
+class SparseOptimizer {
+ public:
+  // For a bucket of `total_blocks`, every block at step 0.
+  explicit SparseOptimizer(std::size_t total_blocks) : steps_(total_blocks) {}
+  virtual ~SparseOptimizer() = default;
+  SparseOptimizer(const SparseOptimizer&) = delete;
+  SparseOptimizer& operator=(const SparseOptimizer&) = delete;
+
+  // Steps the blocks of `gradient`.
+  //   gradient  ascending blocks below total_blocks, with their mean gradient
+  //   settings  of this step (schedulers change them); the kind that the optimizer was made for, where adam
+  //   and
+  //             adamw are one. Throws Error(invalid_argument) if they make no sense (optim/settings.hpp).
+  //   weights   [total_blocks * kBlock]
+  virtual void step(const SparseGradient& gradient, const GroupSettings& settings,
+                    std::span<float> weights) = 0;
+
+  // The state that exists now, to be saved, restored and moved between members.
+  virtual std::vector<StateTensor> state() = 0;
+
+  // For each block the steps in its state, live: Adam counts every step, SGD those with momentum. It belongs
+  // to the state: save and restore both.
+  std::span<std::uint32_t> steps() { return steps_; }
+
+ protected:
+  std::size_t total_blocks() const { return steps_.size(); }
+
+ private:
+  AlignedArray<std::uint32_t> steps_;
+};
+
+// The optimizer of settings.kind, with the state that `settings` need. Throws Error(invalid_argument) if they
+// make no sense.
+std::unique_ptr<SparseOptimizer> make_optimizer(const GroupSettings& settings, std::size_t total_blocks);
+
+}  // namespace stella

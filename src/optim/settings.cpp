@@ -1,0 +1,117 @@
+#include "optim/settings.hpp"
+
+#include <array>
+#include <charconv>
+#include <cmath>
+
+#include "stella/error.hpp"
+
+namespace stella {
+namespace {
+
+// The fields, in the order of the wire format.
+struct Number {
+  const char* name;
+  double GroupSettings::*field;
+};
+constexpr std::array<Number, 7> kNumbers = {{{"lr", &GroupSettings::lr},
+                                             {"weight_decay", &GroupSettings::weight_decay},
+                                             {"momentum", &GroupSettings::momentum},
+                                             {"dampening", &GroupSettings::dampening},
+                                             {"beta1", &GroupSettings::beta1},
+                                             {"beta2", &GroupSettings::beta2},
+                                             {"eps", &GroupSettings::eps}}};
+
+struct Flag {
+  const char* name;
+  bool GroupSettings::*field;
+};
+constexpr std::array<Flag, 3> kFlags = {{{"nesterov", &GroupSettings::nesterov},
+                                         {"amsgrad", &GroupSettings::amsgrad},
+                                         {"maximize", &GroupSettings::maximize}}};
+
+// As few digits as tell it from its neighbours.
+std::string text(double number) {
+  std::array<char, 32> digits;
+  const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), number).ptr;
+  return {digits.data(), end};
+}
+
+std::string text(bool flag) { return flag ? "true" : "false"; }
+
+std::string difference(std::string_view name, std::string_view here, std::string_view there) {
+  return std::string(name) + " is " + std::string(here) + " here, " + std::string(there) + " there";
+}
+
+void require(bool holds, const std::string& name, double value, const std::string& what) {
+  if (!holds) {
+    throw Error(ErrorCode::invalid_argument,
+                name + " is " + text(value) + " in a param_group; it must be " + what);
+  }
+}
+
+}  // namespace
+
+std::string_view to_string(OptimizerKind kind) {
+  switch (kind) {
+    case OptimizerKind::sgd:
+      return "sgd";
+    case OptimizerKind::adam:
+      return "adam";
+    case OptimizerKind::adamw:
+      return "adamw";
+  }
+  return "unknown";
+}
+
+void write_settings(const GroupSettings& settings, ByteWriter& writer) {
+  std::uint8_t flags = 0;
+  for (std::size_t i = 0; i < kFlags.size(); ++i) flags |= settings.*kFlags[i].field ? 1u << i : 0u;
+  writer.put(static_cast<std::uint8_t>(settings.kind));
+  writer.put(flags);
+  for (const auto& number : kNumbers) writer.put(settings.*number.field);
+}
+
+GroupSettings read_settings(ByteReader& reader) {
+  GroupSettings settings;
+  const auto kind = reader.get<std::uint8_t>();
+  if (kind > static_cast<std::uint8_t>(OptimizerKind::adamw)) {
+    throw Error(ErrorCode::protocol, "optimizer settings: unknown kind " + std::to_string(kind));
+  }
+  settings.kind = static_cast<OptimizerKind>(kind);
+  const auto flags = reader.get<std::uint8_t>();
+  if (flags >> kFlags.size() != 0) {
+    throw Error(ErrorCode::protocol, "optimizer settings: unknown flags " + std::to_string(flags));
+  }
+  for (std::size_t i = 0; i < kFlags.size(); ++i) settings.*kFlags[i].field = (flags >> i & 1) != 0;
+  for (const auto& number : kNumbers) settings.*number.field = reader.get<double>();
+  return settings;
+}
+
+std::optional<std::string> first_difference(const GroupSettings& here, const GroupSettings& there) {
+  if (here.kind != there.kind)
+    return difference("the optimizer", to_string(here.kind), to_string(there.kind));
+  for (const auto& [name, field] : kNumbers) {
+    if (here.*field != there.*field) return difference(name, text(here.*field), text(there.*field));
+  }
+  for (const auto& [name, field] : kFlags) {
+    if (here.*field != there.*field) return difference(name, text(here.*field), text(there.*field));
+  }
+  return std::nullopt;
+}
+
+void validate(const GroupSettings& settings) {
+  for (const auto& [name, field] : kNumbers) {
+    require(std::isfinite(settings.*field), name, settings.*field, "finite");
+    if (field != &GroupSettings::dampening)
+      require(settings.*field >= 0, name, settings.*field, "at least 0");
+  }
+  require(settings.beta1 < 1, "beta1", settings.beta1, "below 1");
+  require(settings.beta2 < 1, "beta2", settings.beta2, "below 1");
+  if (settings.nesterov) {
+    require(settings.momentum > 0, "momentum", settings.momentum, "above 0 with nesterov");
+    require(settings.dampening == 0, "dampening", settings.dampening, "0 with nesterov");
+  }
+}
+
+}  // namespace stella

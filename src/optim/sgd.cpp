@@ -1,0 +1,55 @@
+#include "optim/sgd.hpp"
+
+#include <cassert>
+
+#include "kernels/block.hpp"
+#include "kernels/sparse_sgd.hpp"
+#include "optim/settings.hpp"
+#include "stella/error.hpp"
+
+namespace stella {
+
+SparseSgd::SparseSgd(const GroupSettings& settings, std::size_t total_blocks)
+    : SparseOptimizer(total_blocks) {
+  allocate_for(settings);
+}
+
+void SparseSgd::allocate_for(const GroupSettings& settings) {
+  if (settings.momentum != 0 && momentum_buffer_.empty()) {
+    momentum_buffer_ = AlignedArray<float>(total_blocks() * kBlock);
+  }
+}
+
+void SparseSgd::step(const SparseGradient& gradient, const GroupSettings& settings,
+                     std::span<float> weights) {
+  if (settings.kind != OptimizerKind::sgd) {
+    throw Error(ErrorCode::invalid_argument,
+                "an sgd optimizer was given settings of kind " + std::string(to_string(settings.kind)));
+  }
+  validate(settings);
+  assert(weights.size() == total_blocks() * kBlock);
+  assert(gradient.values.size() == gradient.blocks.size() * kBlock);
+  assert(gradient.blocks.empty() || gradient.blocks.back() < total_blocks());
+  allocate_for(settings);
+
+  const bool with_momentum = settings.momentum != 0;
+  take_.clear();
+  if (with_momentum) {
+    const auto later = static_cast<float>(1 - settings.dampening);
+    for (const BlockId block : gradient.blocks) take_.push_back(steps()[block]++ == 0 ? 1.0f : later);
+  }
+  const SgdStep step{.lr = static_cast<float>(settings.lr),
+                     .momentum = static_cast<float>(settings.momentum),
+                     .weight_decay = static_cast<float>(settings.weight_decay),
+                     .nesterov = settings.nesterov,
+                     .maximize = settings.maximize};
+  sparse_sgd(gradient.blocks, gradient.values.data(), step, take_, weights.data(),
+             with_momentum ? momentum_buffer_.data() : nullptr);
+}
+
+std::vector<StateTensor> SparseSgd::state() {
+  if (momentum_buffer_.empty()) return {};
+  return {{"momentum_buffer", momentum_buffer_}};
+}
+
+}  // namespace stella

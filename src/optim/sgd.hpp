@@ -1,0 +1,21 @@
+// torch.optim.SGD on sparse gradients: momentum, dampening, Nesterov, weight decay.
+#pragma once
+
+#include "optim/optimizer.hpp"
+
+namespace stella {
+
+class SparseSgd : public SparseOptimizer {
+ public:
+  SparseSgd(const GroupSettings& settings, std::size_t total_blocks);
+  void step(const SparseGradient& gradient, const GroupSettings& settings, std::span<float> weights) override;
+  std::vector<StateTensor> state() override;
+
+ private:
+  void allocate_for(const GroupSettings& settings);
+
+  AlignedArray<float> momentum_buffer_;  // empty until momentum is not 0
+  std::vector<float> take_;  // scratch: how much of its gradient each block takes into its momentum
+};
+
+}  // namespace stella

@@ -1,0 +1,64 @@
+#include "optim/adam.hpp"
+
+#include <cmath>
+
+#include "optim/sparse_gradients.hpp"
+
+namespace stella {
+namespace {
+
+using namespace testing;
+
+std::vector<float> ones() { return std::vector<float>(kBlock, 1.0f); }
+
+TEST(Adam, EveryBlockIsCorrectedForItsOwnNumberOfSteps) {
+  const GroupSettings settings{.kind = OptimizerKind::adam, .lr = 0.125, .eps = 0};
+  SparseAdam optimizer(settings, 2);
+  std::vector<float> weights(2 * kBlock);
+  for (int t = 0; t < 100; ++t) optimizer.step(sparse({0}, ones()), settings, weights);
+  optimizer.step(sparse({1}, ones()), settings, weights);
+  // With a constant gradient every corrected step is lr.
+  EXPECT_NEAR(weights[0], -12.5f, 1e-3f);
+  EXPECT_NEAR(weights[kBlock], -0.125f, 1e-6f);
+  EXPECT_EQ(optimizer.steps()[0], 100u);
+  EXPECT_EQ(optimizer.steps()[1], 1u);
+}
+
+TEST(Adam, ChangedBetasAreFollowed) {
+  GroupSettings settings{.kind = OptimizerKind::adam, .lr = 0.125, .eps = 0};
+  SparseAdam optimizer(settings, 1);
+  std::vector<float> weights(kBlock);
+  optimizer.step(sparse({0}, ones()), settings, weights);
+  settings.beta1 = 0.5;
+  settings.beta2 = 0.75;
+  optimizer.step(sparse({0}, ones()), settings, weights);
+  const double m = 0.5 * 0.1 + 0.5;
+  const double v = 0.75 * 0.001 + 0.25;
+  const double second = 0.125 * m / (1 - 0.25) / std::sqrt(v / (1 - 0.5625));
+  EXPECT_NEAR(weights[0], -0.125 - second, 1e-6);
+}
+
+TEST(Adam, AmsgradSwitchedOnLaterGetsItsArrayThen) {
+  GroupSettings settings{.kind = OptimizerKind::adamw};
+  SparseAdam optimizer(settings, 3);
+  std::vector<float> weights(3 * kBlock);
+  optimizer.step(sparse({1}, ones()), settings, weights);
+  EXPECT_EQ(optimizer.state().size(), 2u);
+  settings.amsgrad = true;
+  optimizer.step(sparse({1}, ones()), settings, weights);
+  ASSERT_EQ(optimizer.state().size(), 3u);
+  EXPECT_EQ(optimizer.state()[2].values[kBlock], optimizer.state()[1].values[kBlock]);
+  EXPECT_EQ(optimizer.state()[2].values[0], 0);
+}
+
+TEST(Adam, DecoupledWeightDecayShrinksOnlyWhatWasSent) {
+  const GroupSettings settings{.kind = OptimizerKind::adamw, .lr = 0.5, .weight_decay = 0.5};
+  SparseAdam optimizer(settings, 2);
+  std::vector<float> weights(2 * kBlock, 8.0f);
+  optimizer.step(sparse({0}, std::vector<float>(kBlock, 0.0f)), settings, weights);
+  EXPECT_EQ(weights[0], 6);
+  EXPECT_EQ(weights[kBlock], 8);
+}
+
+}  // namespace
+}  // namespace stella
