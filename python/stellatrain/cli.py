@@ -1,0 +1,93 @@
+"""The `stella` command. Imports torch and the native core only where a subcommand needs them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import stat
+import sys
+
+from stellatrain.lab.command import add_parser as add_lab
+from stellatrain.lab.errors import LabError
+from stellatrain.secret import new_secret
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs `stella` with `argv` (default: the process's own) and returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return arguments.main(arguments)
+    except LabError as error:
+        print(f"stella: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="stella", description="Trains one PyTorch model on machines in several places."
+    )
+    subcommands = parser.add_subparsers(required=True, metavar="SUBCOMMAND")
+    add_lab(subcommands)
+    _add_secret(subcommands)
+    info = subcommands.add_parser("info", help="versions and the CPU target in use, for reports")
+    info.set_defaults(main=_info)
+    return parser
+
+
+def _add_secret(subcommands: argparse._SubParsersAction) -> None:
+    secret = subcommands.add_parser("secret", help="the secret that the members of a run share")
+    actions = secret.add_subparsers(required=True, metavar="ACTION")
+    new = actions.add_parser(
+        "new",
+        help="print a new secret",
+        description="Prints a new secret: stella secret new > run.key",
+    )
+    new.set_defaults(main=_secret_new)
+
+
+def _secret_new(_: argparse.Namespace) -> int:
+    _keep_private(sys.stdout.fileno())
+    print(new_secret())
+    return 0
+
+
+def _keep_private(descriptor: int) -> None:
+    """Takes everybody else's access from the file behind `descriptor`, if it is a regular one."""
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode) and mode & 0o077:
+        os.fchmod(descriptor, 0o600)
+        print("stella: others could read the file; its mode is 0600 now.", file=sys.stderr)
+
+
+def _info(_: argparse.Namespace) -> int:
+    for name, value in _facts().items():
+        print(f"{name:<12}{value}")
+    return 0
+
+
+def _facts() -> dict[str, str]:
+    return {
+        "stellatrain": _version("stellatrain"),
+        "python": sys.version.split()[0],
+        "torch": _version("torch"),
+        **_core(),
+    }
+
+
+def _version(distribution: str) -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _core() -> dict[str, str]:
+    try:
+        from stellatrain import core_info
+    except ImportError as error:
+        return {"core": f"not available ({error})"}
+    return {key: str(value) for key, value in core_info().items()}

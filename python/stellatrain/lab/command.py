@@ -1,0 +1,95 @@
+"""`stella lab`: runs a command on every member of a lab."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import sys
+import time
+from pathlib import Path
+
+from stellatrain.lab.errors import LabError
+from stellatrain.lab.lab import Lab
+from stellatrain.lab.links import table
+
+_EPILOG = """\
+example:
+  stella lab --clusters 2 --members 2 --wan 100mbit --lan 1gbit -- python train.py
+"""
+
+
+def add_parser(subcommands: argparse._SubParsersAction) -> None:
+    """Adds `lab` to the stella command."""
+    parser = subcommands.add_parser(
+        "lab",
+        help="run a command on members joined by links of a set rate, all on this machine",
+        description="Runs COMMAND on every member at once, each in a network namespace of its own, "
+        "joined by links shaped with tc. Needs root or unprivileged user namespaces. The exit "
+        "status is the worst of the members', 124 when --timeout ran out.",
+        epilog=_EPILOG,
+        usage="stella lab [OPTIONS] -- COMMAND [ARGUMENTS]",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--clusters", type=int, default=2, metavar="N", help="clusters (default: %(default)s)")
+    add(
+        "--members",
+        type=_sizes,
+        default=[2],
+        metavar="N[,N...]",
+        help="members of each cluster, one number for all or one for each (default: 2)",
+    )
+    add("--wan", default="100mbit", metavar="RATE", help="each uplink (default: %(default)s)")
+    add("--lan", default="1gbit", metavar="RATE", help="each member's link (default: %(default)s)")
+    add("--threads", type=int, metavar="N", help="sets OMP_NUM_THREADS=N for the members")
+    add("--log-dir", type=Path, metavar="D", help="members' output to D/<member>.log instead")
+    add("--timeout", type=float, metavar="S", help="end everything after S seconds")
+    add(
+        "--grace",
+        type=float,
+        default=20.0,
+        metavar="S",
+        help="seconds the others have when a member failed (default: %(default)s)",
+    )
+    add("command", nargs=argparse.REMAINDER, metavar="-- COMMAND", help="what to run, as a member")
+    parser.set_defaults(main=main)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Runs the lab and returns its exit status."""
+    command = arguments.command[arguments.command[:1] == ["--"] :]
+    if not command:
+        raise LabError("stella lab has nothing to run; write the command after --.")
+    sizes = arguments.members
+    logging.basicConfig(format="stella lab: %(message)s")
+    signal.signal(signal.SIGTERM, _leave)
+    with Lab(arguments.clusters, sizes[0] if len(sizes) == 1 else sizes, arguments.wan, arguments.lan) as lab:
+        before = {use.name: use for use in lab.links()}
+        start = time.monotonic()
+        status = lab.run(
+            command,
+            _environment(arguments.threads),
+            grace=arguments.grace,
+            timeout=arguments.timeout,
+            log_dir=arguments.log_dir,
+        )
+        print(table(before, lab.links(), time.monotonic() - start), file=sys.stderr)
+    return status
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number or numbers joined by commas") from None
+
+
+def _environment(threads: int | None) -> dict[str, str]:
+    """What the members get beside their place: live output, and a bound on their threads."""
+    env = {"PYTHONUNBUFFERED": "1"}
+    return env if threads is None else {**env, "OMP_NUM_THREADS": str(threads)}
+
+
+def _leave(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)

@@ -1,0 +1,5 @@
+"""The lab's error."""
+
+
+class LabError(RuntimeError):
+    """The lab cannot do what was asked; the message says why and what to do about it."""

@@ -1,0 +1,41 @@
+"""One member's command, a process that can be signalled and awaited from outside."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from pathlib import Path
+
+
+class MemberProcess(subprocess.Popen):
+    """A `subprocess.Popen` of nsenter whose signals reach the whole process group of the command.
+
+    nsenter waits outside for the command inside and ends as it ends (by the same signal, with the
+    same status), so `wait`, `poll` and `returncode` are the command's.
+    """
+
+    def send_signal(self, sig: int) -> None:
+        if self.poll() is not None:
+            return
+        leader = self._leader()
+        if leader is None:
+            super().send_signal(sig)  # nsenter hasn't forked yet
+            return
+        with contextlib.suppress(ProcessLookupError):  # it has just ended
+            try:
+                os.killpg(leader, sig)
+            except ProcessLookupError:
+                os.kill(leader, sig)  # it leads no group of its own yet
+
+    def _leader(self) -> int | None:
+        try:
+            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        except FileNotFoundError:
+            return None
+        return int(children[0]) if children else None
+
+
+def shell_status(returncode: int) -> int:
+    """Returns what a shell would report: 128 + n for a process ended by signal n."""
+    return returncode if returncode >= 0 else 128 - returncode

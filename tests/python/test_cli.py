@@ -1,0 +1,64 @@
+"""The `stella` command: what it prints, what it refuses, and what it does not import."""
+
+from __future__ import annotations
+
+import base64
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stellatrain.cli import main
+
+
+def stella(*arguments: str, **options: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "stellatrain", *arguments]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, **options)
+
+
+def test_help_of_the_lab_needs_neither_torch_nor_the_core() -> None:
+    code = """
+import sys
+from stellatrain.cli import main
+try:
+    main(["lab", "--help"])
+except SystemExit as end:
+    assert end.code == 0
+assert not {"torch", "numpy", "stellatrain._core"} & set(sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
+
+
+def test_a_new_secret_is_one_line_of_256_random_bits() -> None:
+    lines = {stella("secret", "new", stdout=subprocess.PIPE).stdout for _ in range(2)}
+    assert len(lines) == 2
+    for line in lines:
+        prefix, _, text = line.partition(":")
+        assert prefix == "stella-secret-1"
+        assert len(base64.urlsafe_b64decode(text.strip() + "=")) == 32
+
+
+@pytest.mark.parametrize(("mode", "warns"), [(0o644, True), (0o600, False)])
+def test_a_file_for_a_secret_is_made_private(tmp_path: Path, mode: int, warns: bool) -> None:
+    path = tmp_path / "run.key"
+    path.touch(mode)
+    path.chmod(mode)
+    with path.open("w") as file:
+        done = stella("secret", "new", stdout=file)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.read_text().startswith("stella-secret-1:")
+    assert ("0600" in done.stderr) is warns
+
+
+def test_info_names_versions(capsys: pytest.CaptureFixture) -> None:
+    assert main(["info"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("stellatrain", "python", "torch"))
+
+
+def test_errors_are_sentences_and_status_1(capsys: pytest.CaptureFixture) -> None:
+    assert main(["lab", "--wan", "fast", "--", "true"]) == 1
+    assert "--wan is 'fast', which is no rate" in capsys.readouterr().err
+    assert main(["lab"]) == 1
+    assert "nothing to run" in capsys.readouterr().err

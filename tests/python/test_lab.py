@@ -1,0 +1,269 @@
+"""The lab: links carry what they are set to, statuses come back, nothing is ever left behind."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stellatrain.lab import Lab, LabError
+from stellatrain.lab.rate import parse_rate
+from stellatrain.lab.topology import Topology
+
+RECEIVER = """
+import socket, sys, time
+server = socket.create_server(("", 5000))
+print("listening", flush=True)
+with server.accept()[0] as peer:
+    peer.recv(1 << 16)
+    start, count = time.monotonic(), 0
+    while chunk := peer.recv(1 << 16):
+        count += len(chunk)
+    print(count, time.monotonic() - start, flush=True)
+"""
+SENDER = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 5000), timeout=5) as peer:
+    peer.settimeout(None)
+    for _ in range(int(sys.argv[2])):
+        peer.sendall(bytes(100_000))
+"""
+CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], 5000), timeout=1)"
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    """Two clusters, of two members and one."""
+    try:
+        lab = Lab(clusters=2, members=(2, 1), wan="40mbit", lan="200mbit").__enter__()
+    except LabError as error:
+        pytest.skip(str(error))
+    yield lab
+    lab.__exit__()
+
+
+def python(lab: Lab, member: str, code: str, *arguments: object):
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return lab.popen(member, command, stdout=subprocess.PIPE, text=True)
+
+
+def receiver(lab: Lab, member: str):
+    process = python(lab, member, RECEIVER)
+    assert process.stdout.readline() == "listening\n"
+    return process
+
+
+def goodput(lab: Lab, sender: str, to: str, count: int) -> float:
+    """Returns the payload bits/s of a transfer of about `count` bytes."""
+    with receiver(lab, to) as server:
+        address = lab.members[to].address
+        with python(lab, sender, SENDER, address, count // 100_000) as client:
+            assert client.wait(20) == 0
+        received, seconds = server.stdout.readline().split()
+    return int(received) * 8 / float(seconds)
+
+
+def used(lab: Lab) -> dict[str, tuple[int, int]]:
+    return {use.name: (use.bytes_out, use.bytes_in) for use in lab.links()}
+
+
+@pytest.mark.parametrize("ends", [("c0m0", "c1m0"), ("c1m0", "c0m1")])
+def test_a_transfer_between_clusters_gets_the_rate_of_the_uplink(lab: Lab, ends) -> None:
+    before = used(lab)
+    assert 0.85 * 40e6 <= goodput(lab, *ends, 6_000_000) <= 40e6
+    after = used(lab)
+    out, back = f"{ends[0][:2]} uplink", f"{ends[1][:2]} uplink"
+    assert 6_000_000 < after[out][0] - before[out][0] < 7_000_000
+    assert 6_000_000 < after[back][1] - before[back][1] < 7_000_000
+
+
+def test_a_transfer_inside_a_cluster_gets_the_rate_of_the_link_and_no_uplink(lab: Lab) -> None:
+    before = used(lab)
+    assert 0.85 * 200e6 <= goodput(lab, "c0m0", "c0m1", 25_000_000) <= 200e6
+    after = used(lab)
+    assert after["c0m0"][0] - before["c0m0"][0] > 25_000_000
+    assert after["c0m1"][1] - before["c0m1"][1] > 25_000_000
+    assert after["c0 uplink"][0] - before["c0 uplink"][0] < 10_000
+
+
+def test_a_cut_member_is_unreachable_until_it_is_restored(lab: Lab) -> None:
+    with receiver(lab, "c0m1") as server:
+        lab.cut("c0m1")
+        with python(lab, "c0m0", CONNECT, lab.members["c0m1"].address) as client:
+            assert client.wait(10) != 0
+        lab.restore("c0m1")
+        with python(lab, "c0m0", CONNECT, lab.members["c0m1"].address) as client:
+            assert client.wait(10) == 0
+        assert server.wait(10) == 0
+
+
+def test_members_know_their_place_and_share_a_private_secret(lab: Lab) -> None:
+    code = """
+import os, pathlib, stat
+names = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "STELLA_HOST",
+         "STELLA_MEMBER", "STELLA_CLUSTER", "STELLA_COORDINATOR", "EXTRA"]
+secret = pathlib.Path(os.environ["STELLA_SECRET_FILE"])
+assert stat.S_IMODE(secret.stat().st_mode) == 0o600
+print(*(os.environ[name] for name in names), secret.read_text().strip())
+"""
+    lines: dict[str, str] = {}
+    status = lab.run(
+        [sys.executable, "-c", code],
+        {"EXTRA": "more"},
+        output=lambda member, line: lines.update({member: line.decode()}),
+    )
+    assert status == 0
+    secret = lines["c0m0"].split()[-1]
+    assert secret.startswith("stella-secret-1:")
+    shared = "10.77.0.1"
+    for rank, (name, address) in enumerate([("c0m0", shared), ("c0m1", "10.77.0.2"), ("c1m0", "10.77.1.1")]):
+        assert lines[name].split() == [
+            *(str(rank), "3", "0", "1", shared, address, name, name[:2]),
+            *(f"{shared}:29400", "more", secret),
+        ]
+
+
+def test_the_lab_is_alone_in_its_network(lab: Lab) -> None:
+    links = subprocess.run(["ip", "-o", "link"], capture_output=True, text=True, check=True)
+    assert "br0" not in links.stdout
+    with lab.popen("c0m0", ["ip", "route"], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.read().split()[:3] == ["10.77.0.0/16", "dev", "eth0"]
+
+
+def test_the_worst_status_comes_back_and_the_others_are_ended_after_the_grace(lab: Lab) -> None:
+    start = time.monotonic()
+    assert lab.run(["sh", "-c", "[ $RANK = 2 ] && exit 7; exec sleep 60"], grace=0.2) == 7
+    assert time.monotonic() - start < 5
+
+
+def test_a_run_out_of_time_reports_124(lab: Lab) -> None:
+    assert lab.run(["sleep", "60"], timeout=0.2) == 124
+
+
+def test_a_member_ended_by_a_signal_reports_128_and_the_signal(lab: Lab) -> None:
+    assert lab.run(["sh", "-c", "kill -9 $$"]) == 137
+
+
+def test_a_signal_reaches_the_children_of_a_command(lab: Lab) -> None:
+    with lab.popen("c0m0", ["sh", "-c", "sleep 60 & echo up; wait"], stdout=subprocess.PIPE) as sh:
+        assert sh.stdout.readline() == b"up\n"
+        sh.terminate()
+        assert sh.wait(5) == -signal.SIGTERM
+        assert sh.stdout.read() == b""  # the sleep held the other end of this pipe
+
+
+def test_log_files_hold_the_output_of_each_member(lab: Lab, tmp_path: Path) -> None:
+    assert lab.run(["sh", "-c", "echo $RANK; echo late >&2"], log_dir=tmp_path) == 0
+    assert [(tmp_path / f"{name}.log").read_text() for name in lab.members] == [
+        f"{rank}\nlate\n" for rank in range(3)
+    ]
+
+
+def test_a_lab_in_a_user_namespace_works_alike() -> None:
+    try:
+        with Lab(clusters=1, members=2, user_namespace=True) as lab:
+            assert lab.run(["sh", "-c", "exit $RANK"]) == 1
+            assert len(lab.links()) == 3
+    except LabError as error:
+        pytest.skip(str(error))
+
+
+class Beacon:
+    """A named pipe that members of a `stella lab` hold open: it tells when all have died."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "beacon"
+        os.mkfifo(self.path)
+        self._descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
+        self._namespaces: set[str] = set()
+
+    def start(self) -> subprocess.Popen:
+        """Starts a lab whose members and their children heed no SIGTERM, and awaits them."""
+        script = (
+            f"trap '' TERM INT; exec 3>{self.path}; readlink /proc/self/ns/net >&3; sleep 300 & sleep 300"
+        )
+        lab = subprocess.Popen(
+            [sys.executable, "-m", "stellatrain", "lab", "--", "sh", "-c", script],
+            stdout=subprocess.DEVNULL,
+        )
+        seen = b""
+        while seen.count(b"\n") < 4:
+            seen += self._read()
+        self._namespaces = set(seen.decode().split())
+        assert len(self._namespaces & namespaces()) == 4
+        return lab
+
+    def nothing_is_left(self) -> bool:
+        return self._read() == b"" and not self._namespaces & namespaces()
+
+    def _read(self) -> bytes:
+        assert select.select([self._descriptor], [], [], 15)[0], "members live on after 15 s"
+        return os.read(self._descriptor, 1000)
+
+
+def namespaces() -> set[str]:
+    """Returns the network namespaces of all processes and of all mounts that this one sees."""
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    found = {line.split()[3] for line in mounts if " nsfs " in line}
+    for link in Path("/proc").glob("[0-9]*/ns/net"):
+        try:
+            found.add(os.readlink(link))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture
+def beacon(lab: Lab, tmp_path: Path) -> Beacon:
+    return Beacon(tmp_path)
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_lab_leaves_nothing_behind(beacon: Beacon, sig: signal.Signals) -> None:
+    process = beacon.start()
+    process.send_signal(sig)
+    assert process.wait(15) == 128 + sig
+    assert beacon.nothing_is_left()
+
+
+def test_a_killed_lab_leaves_nothing_behind(beacon: Beacon) -> None:
+    process = beacon.start()
+    process.kill()
+    process.wait(5)
+    assert beacon.nothing_is_left()
+
+
+def test_a_set_up_that_fails_halfway_leaves_nothing_behind(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    popen = subprocess.Popen
+    monkeypatch.setattr(Topology, "set_up", lambda _: ["ip netns add a", "ip netns add a"])
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: started.append(popen(*a, **k)) or started[-1])
+    with pytest.raises(LabError, match='"/run/netns/a"'), Lab(clusters=1, members=1):
+        pass
+    assert started
+    assert all(process.poll() is not None for process in started)
+
+
+@pytest.mark.parametrize("text", ["fast", "100", "100mb", "-1mbit", "1e3mbit", "1kbit", "99gbit"])
+def test_a_rate_that_is_none_is_named(text: str) -> None:
+    with pytest.raises(LabError, match=f"--wan is '{text}'"):
+        Lab(wan=text)
+
+
+def test_rates_are_tcs() -> None:
+    rates = [parse_rate(text, "--lan").bits_per_second for text in ("64kbit", "1.5gbit", "none")]
+    assert rates == [64e3, 1.5e9, None]
+
+
+def test_sizes_must_fit_the_clusters() -> None:
+    with pytest.raises(LabError, match="3 sizes for 2 clusters"):
+        Lab(clusters=2, members=(1, 2, 3))
+    with pytest.raises(LabError, match="a cluster of 0"):
+        Lab(clusters=2, members=(1, 0))
