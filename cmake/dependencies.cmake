@@ -9,7 +9,10 @@ pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 find_path(ASIO_INCLUDE_DIR asio.hpp REQUIRED)
 add_library(stella_asio INTERFACE)
 target_include_directories(stella_asio SYSTEM INTERFACE ${ASIO_INCLUDE_DIR})
-target_compile_definitions(stella_asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED)
+# Asio 1.22 decides by _GLIBCXX_HAVE_ALIGNED_ALLOC, which only some of the files that include it have seen by then: one
+# file would free what another allocated in another way. So it is decided here.
+target_compile_definitions(stella_asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED ASIO_SEPARATE_COMPILATION
+                           ASIO_DISABLE_STD_ALIGNED_ALLOC)
 target_link_libraries(stella_asio INTERFACE Threads::Threads OpenSSL::SSL OpenSSL::Crypto)
 
 # Flags of every target of ours. No -march: Highway chooses at run time. No contraction: every machine must

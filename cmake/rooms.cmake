@@ -33,6 +33,7 @@ endfunction()
 function(stella_check_headers)
   file(GLOB_RECURSE headers CONFIGURE_DEPENDS RELATIVE ${PROJECT_SOURCE_DIR}
        ${PROJECT_SOURCE_DIR}/include/stella/*.hpp ${PROJECT_SOURCE_DIR}/src/*.hpp)
+  list(FILTER headers EXCLUDE REGEX "^src/python/")  # needs nanobind
   set(sources)
   foreach(header IN LISTS headers)
     string(REGEX REPLACE "^(include|src)/" "" path ${header})

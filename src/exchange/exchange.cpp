@@ -1,0 +1,118 @@
+#include "exchange/exchange.hpp"
+
+#include <algorithm>
+#include <asio/this_coro.hpp>
+#include <string>
+#include <utility>
+
+#include "net/deadline.hpp"
+
+namespace stella {
+
+Exchange::Exchange(Group& group, ExchangeOptions options)
+    : group_(group), options_(options), gathered_(options.buckets, 0) {
+  group_.on_payload([this](Rank from, Bytes message) { receive(from, std::move(message)); });
+  group_.on_left([this](Rank rank) { member_left(rank); });
+}
+
+Exchange::~Exchange() {
+  group_.on_payload([](Rank, Bytes) {});
+  group_.on_left([](Rank) {});
+}
+
+std::size_t Exchange::Round::missing() const {
+  return static_cast<std::size_t>(std::count(payloads.begin(), payloads.end(), nullptr));
+}
+
+asio::awaitable<std::vector<PayloadPtr>> Exchange::all_gather(PayloadPtr mine) {
+  if (failure_) throw *failure_;
+  const Key key{mine->header().iteration, mine->header().bucket};
+  auto gathering = round(key);
+  const std::shared_ptr<const Bytes> message(mine, &mine->bytes());
+  for (Rank to = 0; to < group_.world_size(); ++to) {
+    if (to != group_.rank()) group_.send_payload(to, message, {key.first, key.second});
+  }
+  put(group_.rank(), std::move(mine));
+  for (Rank rank = 0; rank < group_.world_size(); ++rank) {
+    if (group_.has_left(rank)) member_left(rank);
+  }
+
+  // Not one statement: GCC 12 destroys a temporary twice if the expression that made it suspends.
+  const auto executor = co_await asio::this_coro::executor;
+  const Deadline deadline(executor, std::chrono::steady_clock::now() + options_.timeout,
+                          [this, key, gathering] { give_up(key, *gathering); });
+  co_await gathering->complete.wait();
+
+  rounds_.erase(key);
+  gathered_[key.second] = std::max(gathered_[key.second], key.first);
+  co_return std::move(gathering->payloads);
+}
+
+void Exchange::fail(const Error& error) {
+  if (failure_) return;
+  failure_ = std::make_unique<Error>(error);
+  for (auto& [key, waiting] : rounds_) waiting->complete.fail(std::make_exception_ptr(error));
+}
+
+void Exchange::restart_after(Iteration iteration) {
+  rounds_.clear();
+  std::fill(gathered_.begin(), gathered_.end(), iteration);
+}
+
+void Exchange::receive(Rank from, Bytes message) {
+  auto payload = std::make_shared<const Payload>(std::move(message));
+  const PayloadHeader& header = payload->header();
+  const auto refuse = [&](const std::string& why) {
+    throw Error(ErrorCode::protocol, group_.describe(from) + " sent a payload for iteration " +
+                                         std::to_string(header.iteration) + ", bucket " +
+                                         std::to_string(header.bucket) + ", " + why);
+  };
+  if (header.bucket >= options_.buckets) {
+    refuse("but there are only " + std::to_string(options_.buckets) + " buckets");
+  }
+  const Iteration newest = gathered_[header.bucket];
+  if (header.iteration <= newest || header.iteration > newest + options_.window) {
+    refuse("outside of the window from " + std::to_string(newest + 1) + " to " +
+           std::to_string(newest + options_.window));
+  }
+  if (round({header.iteration, header.bucket})->payloads[from]) refuse("a second time");
+  put(from, std::move(payload));
+}
+
+void Exchange::member_left(Rank rank) {
+  for (auto& [key, waiting] : rounds_) {
+    const bool ours = waiting->payloads[group_.rank()] != nullptr;
+    if (!ours || waiting->payloads[rank]) continue;
+    waiting->complete.fail(std::make_exception_ptr(
+        Error(ErrorCode::peer_lost, group_.describe(rank) + " has left, but iteration " +
+                                        std::to_string(key.first) +
+                                        " needs it: every member must call finish() before it ends")));
+  }
+}
+
+std::shared_ptr<Exchange::Round> Exchange::round(Key key) {
+  auto& found = rounds_[key];
+  if (!found) found = std::make_shared<Round>(group_.world_size());
+  return found;
+}
+
+void Exchange::put(Rank from, PayloadPtr payload) {
+  auto gathering = round({payload->header().iteration, payload->header().bucket});
+  gathering->payloads[from] = std::move(payload);
+  if (gathering->missing() == 0) gathering->complete.set();
+}
+
+void Exchange::give_up(Key key, Round& waiting) {
+  std::string missing;
+  for (Rank rank = 0; rank < waiting.payloads.size(); ++rank) {
+    if (!waiting.payloads[rank]) missing += (missing.empty() ? "" : ", ") + group_.describe(rank);
+  }
+  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(options_.timeout).count();
+  waiting.complete.fail(std::make_exception_ptr(
+      Error(ErrorCode::timeout,
+            missing + " contributed nothing to iteration " + std::to_string(key.first) + " (bucket " +
+                std::to_string(key.second) + ") for " + std::to_string(seconds) +
+                " s although connected; if its training is only slow, raise STELLA_STEP_TIMEOUT")));
+}
+
+}  // namespace stella

@@ -1,0 +1,74 @@
+// The all-gather of contributions, flat: every member sends its payload to every other one.
+//
+//   members N, payload S bytes: N - 1 messages and (N - 1) S bytes sent per member; one message time of
+//   latency.
+#pragma once
+
+#include <asio/awaitable.hpp>
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "base/event.hpp"
+#include "base/ids.hpp"
+#include "exchange/payload.hpp"
+#include "membership/group.hpp"
+#include "stella/error.hpp"
+
+namespace stella {
+
+using PayloadPtr = std::shared_ptr<const Payload>;
+
+struct ExchangeOptions {
+  std::uint32_t buckets = 1;
+  // How many iterations a member may be ahead of what was gathered here; what lies beyond is a breach of
+  // protocol. Bounds the memory: window x buckets x members x largest payload.
+  Iteration window = 2;
+  std::chrono::nanoseconds timeout = std::chrono::minutes(30);  // for one all-gather
+};
+
+// Lives on the net thread: all calls there. The group must outlive it.
+class Exchange {
+ public:
+  Exchange(Group& group, ExchangeOptions options);
+  ~Exchange();
+  Exchange(const Exchange&) = delete;
+  Exchange& operator=(const Exchange&) = delete;
+
+  // Sends `mine` and resumes with everybody's payload for its bucket and iteration, in member order, own
+  // included. Throws the first failure of the group, or Error(timeout) that names who is missing.
+  asio::awaitable<std::vector<PayloadPtr>> all_gather(PayloadPtr mine);
+
+  // Every all-gather, under way or to come, throws `error`.
+  void fail(const Error& error);
+
+  // Continue after `iteration`: nothing older is expected any more. Only while no all-gather is under way.
+  void restart_after(Iteration iteration);
+
+ private:
+  using Key = std::pair<Iteration, BucketId>;
+  // One all-gather under way, from its first payload to its last.
+  struct Round {
+    explicit Round(std::size_t members) : payloads(members) {}
+    std::vector<PayloadPtr> payloads;  // by rank
+    std::size_t missing() const;
+    Event complete;
+  };
+
+  void receive(Rank from, Bytes message);
+  void member_left(Rank rank);
+  std::shared_ptr<Round> round(Key key);
+  void put(Rank from, PayloadPtr payload);
+  void give_up(Key key, Round& waiting);
+
+  Group& group_;
+  ExchangeOptions options_;
+  std::map<Key, std::shared_ptr<Round>> rounds_;
+  std::vector<Iteration> gathered_;  // by bucket: the newest iteration whose all-gather is complete
+  std::unique_ptr<Error> failure_;
+};
+
+}  // namespace stella

@@ -1,0 +1,200 @@
+// The collectives of the control plane. Messages: docs/wire.md, "Control".
+#include <algorithm>
+
+#include "membership/mesh.hpp"
+
+namespace stella {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr std::uint64_t kReportEvery =
+    kBroadcastWindow / 4;  // bytes consumed between two reports to the root
+
+// One chunk of a broadcast: u64 size of the whole, u64 offset, bytes. The first one is empty and only
+// announces.
+struct Chunk {
+  std::uint64_t whole;
+  std::uint64_t offset;
+  std::span<const std::byte> bytes;
+};
+
+Bytes encode(const Chunk& chunk) {
+  Bytes content;
+  content.reserve(2 * sizeof(std::uint64_t) + chunk.bytes.size());
+  ByteWriter writer(content);
+  writer.put(chunk.whole);
+  writer.put(chunk.offset);
+  writer.put_bytes(chunk.bytes);
+  return content;
+}
+
+Chunk decode_chunk(std::span<const std::byte> content) {
+  ByteReader reader(content, "a chunk of a broadcast");
+  const auto whole = reader.get<std::uint64_t>();
+  const auto offset = reader.get<std::uint64_t>();
+  return {whole, offset, reader.rest()};
+}
+
+Bytes encode_consumed(std::uint64_t bytes) {
+  Bytes content;
+  ByteWriter(content).put(bytes);
+  return content;
+}
+
+std::uint64_t decode_consumed(std::span<const std::byte> content) {
+  ByteReader reader(content, "a report on a broadcast");
+  const auto bytes = reader.get<std::uint64_t>();
+  reader.expect_end();
+  return bytes;
+}
+
+}  // namespace
+
+Call Mesh::next_call(Collective kind, std::string tag) {
+  throw_if_failed();
+  if (tag.size() > kMaxTag) {
+    throw Error(ErrorCode::invalid_argument, "the tag of a collective has " + std::to_string(tag.size()) +
+                                                 " characters; the limit is " + std::to_string(kMaxTag));
+  }
+  return {++calls_, kind, std::move(tag)};
+}
+
+void Mesh::send_control(Rank to, const Call& call, std::span<const std::byte> content) {
+  const auto& connection = peers_[to].connection;
+  if (connection) connection->send(FrameType::control, std::make_shared<const Bytes>(encode(call, content)));
+}
+
+void Mesh::send_to_all(const Call& call, std::span<const std::byte> content) {
+  const auto body = std::make_shared<const Bytes>(encode(call, content));
+  for (const Peer& peer : peers_) {
+    if (peer.connection) peer.connection->send(FrameType::control, body);
+  }
+}
+
+// The next message of that call from that member.
+asio::awaitable<ControlMessage> Mesh::receive(Rank from, const Call& call) {
+  const Deadline limit(io_.get_executor(), Clock::now() + options_.collective_timeout, [this, from, &call] {
+    fail(Error(ErrorCode::timeout, describe(from) + " did not take part in " + stella::describe(call) +
+                                       " within " +
+                                       std::to_string(options_.collective_timeout.count() / 1000) +
+                                       " s, although it is alive: look at what it does"));
+  });
+  for (;;) {
+    throw_if_failed();
+    if (leaving_) throw Error(ErrorCode::cancelled, "this member left during " + stella::describe(call));
+    if (auto message = peers_[from].inbox.take(call.sequence)) {
+      check_same_call(from, message->call, call);
+      co_return std::move(*message);
+    }
+    if (has_left(from)) {
+      fail_and_throw(Error(ErrorCode::peer_lost, describe(from) + " has left in order and takes no part in " +
+                                                     stella::describe(call) + ", which needs every member"));
+    }
+    co_await changed_.wait();
+  }
+}
+
+void Mesh::check_same_call(Rank from, const Call& theirs, const Call& ours) {
+  if (theirs == ours) return;
+  fail_and_throw(Error(ErrorCode::mismatch, describe(from) + " calls " + stella::describe(theirs) + ", " +
+                                                describe(options_.rank) + " calls " + stella::describe(ours) +
+                                                "; all members must make the same calls in the same order"));
+}
+
+asio::awaitable<std::vector<Bytes>> Mesh::all_gather(Collective kind, std::string tag, Bytes mine) {
+  if (mine.size() > kMaxControl - kMaxControlOverhead) {
+    throw Error(ErrorCode::invalid_argument, "all_gather \"" + tag + "\" of " + std::to_string(mine.size()) +
+                                                 " bytes; the limit is " +
+                                                 std::to_string(kMaxControl - kMaxControlOverhead));
+  }
+  const Call call = next_call(kind, std::move(tag));
+  send_to_all(call, mine);
+  std::vector<Bytes> all(options_.world_size);
+  for (Rank rank = 0; rank < options_.world_size; ++rank) {
+    if (rank == options_.rank) continue;
+    const ControlMessage message = co_await receive(rank, call);
+    const auto content = message.content();
+    all[rank].assign(content.begin(), content.end());
+  }
+  all[options_.rank] = std::move(mine);
+  co_return all;
+}
+
+asio::awaitable<void> Mesh::broadcast(std::string tag, Rank root, std::span<std::byte> data) {
+  if (root >= options_.world_size) {
+    throw Error(ErrorCode::invalid_argument, "broadcast \"" + tag + "\" from rank " + std::to_string(root) +
+                                                 ", which does not exist in a world of " +
+                                                 std::to_string(options_.world_size));
+  }
+  const Call call = next_call(Collective::broadcast, std::move(tag));
+  if (root == options_.rank) {
+    co_await broadcast_from_here(call, data);
+  } else {
+    co_await broadcast_to_here(call, root, data);
+  }
+}
+
+// The slowest member paces all: nobody has more than kBroadcastWindow bytes that it has not consumed.
+asio::awaitable<void> Mesh::broadcast_from_here(const Call& call, std::span<const std::byte> data) {
+  std::vector<std::uint64_t> consumed(options_.world_size, 0);
+  send_to_all(call, encode(Chunk{data.size(), 0, {}}));
+  for (std::size_t offset = 0; offset < data.size(); offset += kBroadcastChunk) {
+    const auto bytes = data.subspan(offset, std::min(kBroadcastChunk, data.size() - offset));
+    const std::uint64_t after = offset + bytes.size();
+    co_await await_consumed(call, consumed, after > kBroadcastWindow ? after - kBroadcastWindow : 0);
+    send_to_all(call, encode(Chunk{data.size(), offset, bytes}));
+  }
+  for (Rank rank = 0; rank < options_.world_size; ++rank) {
+    if (rank != options_.rank) co_await await_the_rest(call, rank, data.size());
+  }
+}
+
+// The last report, which every member sends, comes after the last chunk.
+asio::awaitable<void> Mesh::await_the_rest(const Call& call, Rank from, std::uint64_t whole) {
+  std::uint64_t consumed = 0;
+  do {
+    const ControlMessage message = co_await receive(from, call);
+    consumed = decode_consumed(message.content());
+  } while (consumed < whole);
+}
+
+// Returns once every other member has reported that it consumed at least that many bytes.
+asio::awaitable<void> Mesh::await_consumed(const Call& call, std::vector<std::uint64_t>& consumed,
+                                           std::uint64_t least) {
+  for (Rank rank = 0; rank < options_.world_size; ++rank) {
+    while (rank != options_.rank && consumed[rank] < least) {
+      const ControlMessage message = co_await receive(rank, call);
+      consumed[rank] = decode_consumed(message.content());
+    }
+  }
+}
+
+asio::awaitable<void> Mesh::broadcast_to_here(const Call& call, Rank root, std::span<std::byte> data) {
+  std::uint64_t consumed = 0;
+  std::uint64_t reported = 0;
+  bool announced = false;
+  while (!announced || consumed < data.size()) {
+    const ControlMessage message = co_await receive(root, call);
+    const Chunk chunk = decode_chunk(message.content());
+    if (chunk.whole != data.size()) {
+      fail_and_throw(Error(ErrorCode::mismatch, describe(root) + " sends " + std::to_string(chunk.whole) +
+                                                    " bytes in " + stella::describe(call) + ", " +
+                                                    describe(options_.rank) + " expects " +
+                                                    std::to_string(data.size())));
+    }
+    if (chunk.offset != consumed || chunk.bytes.size() > data.size() - consumed) {
+      fail_and_throw(Error(ErrorCode::protocol,
+                           describe(root) + " sent a chunk out of order in " + stella::describe(call)));
+    }
+    std::ranges::copy(chunk.bytes, data.begin() + static_cast<std::ptrdiff_t>(consumed));
+    announced = true;
+    consumed += chunk.bytes.size();
+    if (consumed == data.size() || consumed - reported >= kReportEvery) {
+      send_control(root, call, encode_consumed(consumed));
+      reported = consumed;
+    }
+  }
+}
+
+}  // namespace stella

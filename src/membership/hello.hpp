@@ -1,0 +1,36 @@
+// What two members tell each other first. Format: docs/wire.md, "Hello".
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "base/bytes.hpp"
+#include "base/ids.hpp"
+
+namespace stella {
+
+inline constexpr std::uint16_t kProtocolVersion = 1;
+inline constexpr std::size_t kMaxName = 64;   // of member, cluster and software names, in bytes
+inline constexpr std::size_t kMaxHost = 255;  // of host names, in bytes
+
+struct Hello {
+  std::uint32_t world_size = 0;
+  Rank rank = 0;
+  std::uint16_t port = 0;  // where the sender listens
+  std::string name;        // of the member
+  std::string cluster;
+  std::string hostname;  // of its machine
+  std::string host;      // where others reach it; empty: where the connection comes from
+  std::string software;  // "stellatrain 0.1.0", for people
+  friend bool operator==(const Hello&, const Hello&) = default;
+};
+
+// Texts over their limit are cut.
+Bytes encode(const Hello& hello);
+
+// Throws Error(mismatch) for another protocol version, naming both, and Error(protocol) for bytes that are no
+// hello. `sender` opens the sentence.
+Hello decode_hello(std::span<const std::byte> bytes, const std::string& sender);
+
+}  // namespace stella

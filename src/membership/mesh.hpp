@@ -1,0 +1,127 @@
+// The inside of Group: one connection to every other member, the first failure, and the collectives over
+// them. Split over mesh.cpp (life and failure), join.cpp (how the mesh comes to be) and collectives.cpp.
+#pragma once
+
+#include <asio/awaitable.hpp>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "membership/control.hpp"
+#include "membership/group.hpp"
+#include "membership/hello.hpp"
+#include "net/address.hpp"
+#include "net/connection.hpp"
+#include "net/listener.hpp"
+#include "net/signal.hpp"
+#include "net/task_group.hpp"
+#include "net/tls.hpp"
+
+namespace stella {
+
+// Calls are documented in group.hpp.
+class Mesh {
+ public:
+  Mesh(asio::io_context& io, GroupOptions options, Logger log);
+
+  std::uint16_t listen();
+  asio::awaitable<void> join(std::vector<std::string> addresses);
+  asio::awaitable<void> join_through(std::string coordinator);
+
+  const GroupOptions& options() const { return options_; }
+  const std::vector<MemberInfo>& members() const { return members_; }
+
+  void send_payload(Rank to, std::shared_ptr<const Bytes> body, Priority priority);
+  std::size_t queued_bytes(Rank to) const;
+  asio::awaitable<void> drained(Rank to, std::size_t bytes);
+  Traffic traffic(Rank peer) const;
+
+  asio::awaitable<std::vector<Bytes>> all_gather(Collective kind, std::string tag, Bytes mine);
+  asio::awaitable<void> broadcast(std::string tag, Rank root, std::span<std::byte> data);
+
+  bool has_left(Rank rank) const { return peers_.at(rank).left; }
+  const Error* failure() const { return failure_ ? &*failure_ : nullptr; }
+  asio::awaitable<void> abort(std::string sentence);
+  asio::awaitable<void> leave();
+  asio::awaitable<void> close();
+
+  std::function<void(Rank, Bytes)> on_payload = [](Rank, Bytes) {};
+  std::function<void(const Error&)> on_failure = [](const Error&) {};
+  std::function<void(Rank)> on_left = [](Rank) {};
+
+ private:
+  struct Peer {
+    std::shared_ptr<Connection> connection;  // null until the member has joined
+    ControlInbox inbox;
+    bool left = false;
+    std::string last_attempt;  // why it could not be reached yet
+  };
+
+  // join.cpp
+  void start_accepting();
+  asio::awaitable<void> greet(TlsStream stream, asio::ip::tcp::endpoint from);
+  asio::awaitable<void> refuse(TlsStream& stream, const Error& reason, const std::string& stranger);
+  std::optional<Error> objection_to(const Hello& hello, const std::string& address) const;
+  asio::awaitable<void> dial(Rank to);
+  asio::awaitable<void> dial_once(Rank to);
+  asio::awaitable<void> until_complete(TimePoint deadline);
+  asio::awaitable<void> receive_addresses(const Address& coordinator);
+  void send_addresses();
+  void add_peer(const Hello& hello, std::string address, TlsStream stream, bool answer);
+  Hello own_hello() const;
+  bool complete() const;
+  Error not_complete() const;
+
+  // mesh.cpp
+  asio::awaitable<void> serve(Rank rank, std::shared_ptr<Connection> connection);
+  void handle(Rank from, Frame frame);
+  void take(Rank from, Frame frame);
+  void note_left(Rank rank);
+  void fail(const Error& reason);
+  void stop(const Error& for_us, const Error& for_others);
+  asio::awaitable<void> until_disconnected(TimePoint deadline);
+  bool connected() const;
+  void throw_if_failed() const;
+  [[noreturn]] void fail_and_throw(const Error& reason);
+  std::string describe(Rank rank) const { return stella::describe(members_.at(rank)); }
+  bool ending() const { return failure_ || leaving_; }
+  bool alone() const { return options_.world_size == 1; }
+
+  // collectives.cpp
+  Call next_call(Collective kind, std::string tag);
+  void send_control(Rank to, const Call& call, std::span<const std::byte> content);
+  asio::awaitable<ControlMessage> receive(Rank from, const Call& call);
+  void check_same_call(Rank from, const Call& theirs, const Call& ours);
+  asio::awaitable<void> broadcast_from_here(const Call& call, std::span<const std::byte> data);
+  asio::awaitable<void> await_consumed(const Call& call, std::vector<std::uint64_t>& consumed,
+                                       std::uint64_t least);
+  asio::awaitable<void> await_the_rest(const Call& call, Rank from, std::uint64_t whole);
+  asio::awaitable<void> broadcast_to_here(const Call& call, Rank root, std::span<std::byte> data);
+  void send_to_all(const Call& call, std::span<const std::byte> content);
+
+  asio::io_context& io_;
+  GroupOptions options_;
+  Logger log_;
+  std::vector<MemberInfo> members_;  // by rank
+  std::vector<Peer> peers_;          // by rank; our own stays empty
+  std::optional<TlsContext> server_tls_;
+  std::optional<TlsContext> client_tls_;
+  std::optional<Listener> listener_;
+  std::uint16_t port_ = 0;
+  std::uint64_t calls_ = 0;
+
+  bool joined_ = false;
+  bool leaving_ = false;
+  std::optional<Error> failure_;
+  Signal changed_;     // anything above, or a control message
+  TaskGroup joining_;  // incoming hellos and outgoing attempts; cancelled at the end
+  TaskGroup
+      carrying_;  // the listener, one coroutine per connection, the wait for last words; end by themselves
+};
+
+}  // namespace stella

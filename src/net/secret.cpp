@@ -1,0 +1,129 @@
+#include "net/secret.hpp"
+
+#include <fcntl.h>
+#include <openssl/core_names.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <openssl/kdf.h>
+#include <openssl/params.h>
+#include <openssl/rand.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <memory>
+#include <system_error>
+
+#include "stella/error.hpp"
+
+namespace stella {
+namespace {
+
+constexpr std::string_view kPrefix = "stella-secret-1:";
+constexpr std::string_view kLabel = "stellatrain tls psk 1";
+constexpr std::size_t kRandomCharacters = 43;  // 32 bytes in base64url without padding
+constexpr std::size_t kLeastCharacters = 32;
+constexpr std::size_t kMostCharacters = 4096;
+constexpr std::string_view kBase64Url = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+
+// A text that is wiped when it goes. Its buffer is allocated once, so that no copy stays behind.
+struct WipedText {
+  std::string text;
+  ~WipedText() { OPENSSL_cleanse(text.data(), text.size()); }
+};
+
+// A descriptor that is closed when it goes.
+struct File {
+  int descriptor;
+  ~File() { ::close(descriptor); }
+};
+
+[[noreturn]] void cannot_read(const std::filesystem::path& path, int error) {
+  throw Error(ErrorCode::configuration, "the run secret " + path.string() +
+                                            " cannot be read: " + std::system_category().message(error) +
+                                            "; STELLA_SECRET_FILE names it");
+}
+
+void refuse_if_others_can_read(const std::filesystem::path& path, int descriptor) {
+  struct stat status;
+  if (::fstat(descriptor, &status) != 0) cannot_read(path, errno);
+  if ((status.st_mode & (S_IRWXG | S_IRWXO)) == 0) return;
+  throw Error(ErrorCode::configuration, "the run secret " + path.string() +
+                                            " is open to other users of this machine; type: chmod 600 " +
+                                            path.string());
+}
+
+std::string_view trimmed(std::string_view text) {
+  constexpr std::string_view kSpace = " \t\r\n";
+  const auto first = text.find_first_not_of(kSpace);
+  if (first == std::string_view::npos) return {};
+  return text.substr(first, text.find_last_not_of(kSpace) - first + 1);
+}
+
+bool strong_enough(std::string_view text) {
+  if (!text.starts_with(kPrefix)) return text.size() >= kLeastCharacters;
+  const auto random = text.substr(kPrefix.size());
+  return random.size() == kRandomCharacters && random.find_first_not_of(kBase64Url) == std::string_view::npos;
+}
+
+void derive(std::string_view text, RunSecret::Key& key) {
+  const std::unique_ptr<EVP_KDF, decltype(&EVP_KDF_free)> hkdf(EVP_KDF_fetch(nullptr, "HKDF", nullptr),
+                                                               EVP_KDF_free);
+  const std::unique_ptr<EVP_KDF_CTX, decltype(&EVP_KDF_CTX_free)> context(EVP_KDF_CTX_new(hkdf.get()),
+                                                                          EVP_KDF_CTX_free);
+  char digest[] = "SHA256";
+  const OSSL_PARAM parameters[] = {
+      OSSL_PARAM_construct_utf8_string(OSSL_KDF_PARAM_DIGEST, digest, 0),
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_KEY, const_cast<char*>(text.data()), text.size()),
+      OSSL_PARAM_construct_octet_string(OSSL_KDF_PARAM_INFO, const_cast<char*>(kLabel.data()), kLabel.size()),
+      OSSL_PARAM_construct_end()};
+  if (!context || EVP_KDF_derive(context.get(), key.data(), key.size(), parameters) != 1) {
+    throw Error(ErrorCode::configuration, "OpenSSL offers no HKDF-SHA256, which the run secret needs");
+  }
+}
+
+}  // namespace
+
+RunSecret RunSecret::from_file(const std::filesystem::path& path) {
+  const File file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
+  if (file.descriptor < 0) cannot_read(path, errno);
+  refuse_if_others_can_read(path, file.descriptor);
+  WipedText content{std::string(kMostCharacters, '\0')};
+  const auto size = ::read(file.descriptor, content.text.data(), content.text.size());
+  if (size < 0) cannot_read(path, errno);
+  return from_text(std::string_view(content.text).substr(0, static_cast<std::size_t>(size)));
+}
+
+RunSecret RunSecret::from_text(std::string_view text) {
+  text = trimmed(text);
+  if (!strong_enough(text)) {
+    throw Error(ErrorCode::configuration,
+                "the run secret (" + std::to_string(text.size()) +
+                    " characters) is too weak: it must be \"stella-secret-1:\" with " +
+                    std::to_string(kRandomCharacters) + " characters of base64url, or at least " +
+                    std::to_string(kLeastCharacters) + " characters; make one with: stella secret");
+  }
+  RunSecret secret;
+  derive(text, secret.psk_);
+  return secret;
+}
+
+std::string RunSecret::new_text() {
+  std::array<unsigned char, kKeySize> random;
+  if (RAND_bytes(random.data(), static_cast<int>(random.size())) != 1) {
+    throw Error(ErrorCode::configuration, "the system's random generator gives no bytes for a run secret");
+  }
+  std::string text(kPrefix);
+  text.reserve(kPrefix.size() + kRandomCharacters);
+  for (std::size_t bit = 0; bit < random.size() * 8; bit += 6) {
+    const unsigned high = random[bit / 8];
+    const unsigned low = bit / 8 + 1 < random.size() ? random[bit / 8 + 1] : 0;
+    text += kBase64Url[((high << 8 | low) >> (10 - bit % 8)) & 63];
+  }
+  OPENSSL_cleanse(random.data(), random.size());
+  return text;
+}
+
+RunSecret::~RunSecret() { OPENSSL_cleanse(psk_.data(), psk_.size()); }
+
+}  // namespace stella

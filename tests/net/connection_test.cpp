@@ -1,0 +1,290 @@
+#include "net/connection.hpp"
+
+#include <gtest/gtest.h>
+
+#include <asio/experimental/awaitable_operators.hpp>
+#include <asio/redirect_error.hpp>
+#include <asio/use_awaitable.hpp>
+#include <asio/write.hpp>
+#include <condition_variable>
+#include <mutex>
+
+#include "net/test_thread.hpp"
+
+namespace stella::testing {
+namespace {
+
+using asio::ip::tcp;
+using Clock = std::chrono::steady_clock;
+
+Bytes text(std::string_view letters) {
+  Bytes bytes;
+  for (char letter : letters) bytes.push_back(static_cast<std::byte>(letter));
+  return bytes;
+}
+
+// Two authenticated streams that face each other, each with a thread of its own.
+class Streams {
+ public:
+  Streams() {
+    tcp::acceptor acceptor(left_net.io(), {asio::ip::address_v4::loopback(), 0});
+    tcp::socket left_socket(left_net.io());
+    left_socket.connect(acceptor.local_endpoint());
+    tcp::socket right_socket = acceptor.accept(right_net.io());
+    left.emplace(client_.wrap(std::move(left_socket)));
+    right.emplace(server_.wrap(std::move(right_socket)));
+    auto one = left_net.start(shake(*left, asio::ssl::stream_base::client));
+    right_net.run(shake(*right, asio::ssl::stream_base::server));
+    one.get();
+  }
+
+  TestThread left_net;
+  TestThread right_net;
+  std::optional<TlsStream> left;
+  std::optional<TlsStream> right;
+
+ private:
+  static asio::awaitable<void> shake(TlsStream& stream, asio::ssl::stream_base::handshake_type type) {
+    co_await stream.async_handshake(type, asio::use_awaitable);
+  }
+  TlsContext client_{TlsRole::client, test_secret()};
+  TlsContext server_{TlsRole::server, test_secret()};
+};
+
+// A running connection that keeps what it receives.
+class End {
+ public:
+  End(TestThread& net, TlsStream stream, ConnectionOptions options) : net_(net) {
+    net_.call([&] { connection_.emplace(std::move(stream), "member 2 (peer)", options); });
+  }
+  ~End() {
+    net_.call([this] { connection_->cut(); });
+    if (running_.valid()) running_.wait();
+    net_.call([this] { connection_.reset(); });
+  }
+  void run() {
+    Connection::Handlers handlers;
+    handlers.on_frame = [this](Frame frame) {
+      std::lock_guard lock(mutex_);
+      frames_.push_back(std::move(frame));
+      arrived_.notify_all();
+    };
+    running_ = net_.start(connection_->run(std::move(handlers)));
+  }
+  // Returns or throws what run() did.
+  void wait_for_end() { running_.get(); }
+  std::vector<Frame> frames(std::size_t count) {
+    std::unique_lock lock(mutex_);
+    EXPECT_TRUE(arrived_.wait_for(lock, 10s, [&] { return frames_.size() >= count; }));
+    return frames_;
+  }
+  template <class F>
+  auto on_thread(F function) {
+    return net_.call([&] { return function(*connection_); });
+  }
+  void send(FrameType type, Bytes body, Priority priority = {}) {
+    auto shared = std::make_shared<const Bytes>(std::move(body));
+    on_thread([&](Connection& connection) { connection.send(type, shared, priority); });
+  }
+  Connection& connection() { return *connection_; }
+  TestThread& net() { return net_; }
+
+ private:
+  TestThread& net_;
+  std::optional<Connection> connection_;
+  Pending<void> running_;
+  std::mutex mutex_;  // guards what follows
+  std::vector<Frame> frames_;
+  std::condition_variable arrived_;
+};
+
+const ConnectionOptions kQuick{.peer_timeout = 600ms, .heartbeat = 100ms};
+
+// Two connections; the test starts them.
+struct Link {
+  explicit Link(ConnectionOptions options = kQuick)
+      : left(streams.left_net, std::move(*streams.left), options),
+        right(streams.right_net, std::move(*streams.right), options) {}
+  void run() {
+    left.run();
+    right.run();
+  }
+  Streams streams;
+  End left;
+  End right;
+};
+
+TEST(Connection, FramesArriveWholeAndInOrder) {
+  Link link;
+  link.run();
+  for (std::size_t size : {0u, 1u, 16384u, 3'000'001u})
+    link.left.send(FrameType::payload, Bytes(size, std::byte{7}));
+  const auto frames = link.right.frames(4);
+  EXPECT_EQ(frames[0].body.size(), 0u);
+  EXPECT_EQ(frames[3].body, Bytes(3'000'001, std::byte{7}));
+}
+
+TEST(Connection, TheMostUrgentFrameLeavesFirst) {
+  Link link;
+  link.left.send(FrameType::leave, {});
+  link.left.send(FrameType::payload, text("second bucket of iteration 1"), {1, 1});
+  link.left.send(FrameType::payload, text("iteration 2"), {2, 0});
+  link.left.send(FrameType::payload, text("first bucket"), {1, 0});
+  link.left.send(FrameType::payload, text("first bucket again"), {1, 0});
+  link.left.send(FrameType::control, text("control"));
+  link.left.send(FrameType::abort, text("abort"));
+  link.run();
+  const auto frames = link.right.frames(6);
+  const char* const order[] = {
+      "abort",      "control", "first bucket", "first bucket again", "second bucket of iteration 1",
+      "iteration 2"};
+  for (std::size_t i = 0; i < std::size(order); ++i) EXPECT_EQ(frames[i].body, text(order[i])) << order[i];
+  link.right.wait_for_end();
+  EXPECT_TRUE(link.right.connection().peer_has_left());
+}
+
+TEST(Connection, HeartbeatsKeepAnIdleConnectionAlive) {
+  Link link;
+  link.run();
+  std::this_thread::sleep_for(1500ms);
+  const Traffic traffic = link.left.on_thread([](Connection& connection) { return connection.traffic(); });
+  EXPECT_GE(traffic.frames_received, 10u);
+  EXPECT_LT(Clock::now() - traffic.last_received, 600ms);
+  EXPECT_FALSE(link.right.on_thread([](Connection& connection) { return connection.ended(); }));
+}
+
+TEST(Connection, SilenceIsALostPeerNamedWithTheLimit) {
+  Streams streams;
+  End left(streams.left_net, std::move(*streams.left), kQuick);
+  const auto start = Clock::now();
+  left.run();
+  const Error error = error_of([&] { left.wait_for_end(); });
+  EXPECT_EQ(error.code(), ErrorCode::peer_lost);
+  EXPECT_NAMES(error, "member 2 (peer) sent nothing for");
+  EXPECT_NAMES(error, "limit 0.6 s");
+  EXPECT_GE(Clock::now() - start, 600ms);
+  EXPECT_LT(Clock::now() - start, 1000ms);
+}
+
+asio::awaitable<void> write_slowly(TlsStream& stream, Bytes bytes, std::chrono::milliseconds pause) {
+  asio::steady_timer timer(co_await asio::this_coro::executor);
+  for (const std::byte& byte : bytes) {
+    co_await asio::async_write(stream, asio::buffer(&byte, 1), asio::use_awaitable);
+    timer.expires_after(pause);
+    co_await timer.async_wait(asio::use_awaitable);
+  }
+}
+
+TEST(Connection, ALongFrameThatTricklesInIsLife) {
+  Streams streams;
+  End left(streams.left_net, std::move(*streams.left), kQuick);
+  left.run();
+  const FrameHeaderBytes header = encode({FrameType::payload, 4});
+  Bytes bytes(header.begin(), header.end());
+  bytes.resize(bytes.size() + 4);
+  streams.right_net.run(write_slowly(*streams.right, bytes, 150ms));  // 1.8 s in all
+  EXPECT_EQ(left.frames(1)[0].body, Bytes(4));
+}
+
+TEST(Connection, BytesThatCannotLeaveDoNotHideThatThePeerIsDead) {
+  Streams streams;
+  End left(streams.left_net, std::move(*streams.left), kQuick);
+  left.send(FrameType::payload, Bytes(kMaxPayload));  // more than all buffers hold; nobody reads
+  const auto start = Clock::now();
+  left.run();
+  EXPECT_EQ(error_of([&] { left.wait_for_end(); }).code(), ErrorCode::peer_lost);
+  EXPECT_LT(Clock::now() - start, 1500ms);
+}
+
+TEST(Connection, AClosedStreamIsALostPeerUnlessItSaidThatItLeaves) {
+  Link link;
+  link.run();
+  link.right.on_thread([](Connection& connection) { connection.cut(); });
+  const Error error = error_of([&] { link.left.wait_for_end(); });
+  EXPECT_EQ(error.code(), ErrorCode::peer_lost);
+  EXPECT_NAMES(error, "without leaving");
+}
+
+TEST(Connection, AFrameThatBreaksOffIsALostPeer) {
+  Streams streams;
+  End left(streams.left_net, std::move(*streams.left), kQuick);
+  left.run();
+  const FrameHeaderBytes header = encode({FrameType::payload, 100});
+  Bytes bytes(header.begin(), header.end());
+  bytes.resize(50);
+  streams.right_net.run(write_slowly(*streams.right, bytes, 0ms));
+  streams.right_net.call([&] { cut(*streams.right); });
+  EXPECT_EQ(error_of([&] { left.wait_for_end(); }).code(), ErrorCode::peer_lost);
+  EXPECT_EQ(left.frames(0).size(), 0u);
+}
+
+TEST(Connection, AnAlteredByteIsRefusedByTls) {
+  Streams streams;
+  End left(streams.left_net, std::move(*streams.left), kQuick);
+  left.run();
+  streams.right_net.call([&] {  // a record that is no record of this session
+    const Bytes forged = text(std::string("\x17\x03\x03\x00\x20", 5) + std::string(32, 'x'));
+    asio::write(streams.right->next_layer(), asio::buffer(forged));
+  });
+  const Error error = error_of([&] { left.wait_for_end(); });
+  EXPECT_EQ(error.code(), ErrorCode::protocol);
+  EXPECT_NAMES(error, "member 2 (peer)");
+  EXPECT_NAMES(error, "TLS refuses");
+}
+
+TEST(Connection, ClosingSendsWhatIsQueuedAndEndsInOrderOnBothSides) {
+  Link link;
+  link.run();
+  for (int i = 0; i < 10; ++i) link.left.send(FrameType::payload, Bytes(1'000'000));
+  link.left.send(FrameType::leave, {});
+  link.left.on_thread([](Connection& connection) { connection.close(); });
+  link.left.wait_for_end();
+  link.right.wait_for_end();
+  EXPECT_EQ(link.right.frames(10).size(), 10u);
+  EXPECT_TRUE(link.left.connection().flushed());
+  EXPECT_TRUE(link.right.connection().peer_has_left());
+}
+
+TEST(Connection, LastWordsAreHeardEvenWhenWritingFails) {
+  Link link;
+  link.left.run();
+  link.right.run();
+  // Left keeps writing into a peer that says why it goes and then goes.
+  link.left.send(FrameType::payload, Bytes(kMaxPayload));
+  link.right.send(FrameType::abort, text("because"));
+  EXPECT_EQ(link.left.frames(1)[0].body, text("because"));
+  link.right.on_thread([](Connection& connection) { connection.cut(); });
+  EXPECT_EQ(error_of([&] { link.left.wait_for_end(); }).code(), ErrorCode::peer_lost);
+}
+
+TEST(Connection, KeysAreRenewedUnderWay) {
+  ConnectionOptions options = kQuick;
+  options.key_lifetime = 100'000;
+  Link link(options);
+  link.run();
+  for (int i = 0; i < 50; ++i) {
+    link.left.send(FrameType::payload, Bytes(100'000, static_cast<std::byte>(i)));
+    link.right.send(FrameType::payload, Bytes(100'000, static_cast<std::byte>(i)));
+  }
+  EXPECT_EQ(link.right.frames(50)[49].body, Bytes(100'000, std::byte{49}));
+  EXPECT_EQ(link.left.frames(50)[49].body, Bytes(100'000, std::byte{49}));
+}
+
+TEST(Connection, TheQueueIsVisibleAndBodiesAreShared) {
+  Link link;
+  const auto body = std::make_shared<const Bytes>(Bytes(1'000'000));
+  for (End* end : {&link.left, &link.right}) {
+    end->on_thread([&](Connection& connection) {
+      for (int i = 0; i < 3; ++i) connection.send(FrameType::payload, body);
+      EXPECT_EQ(connection.queued_bytes(), 3 * (body->size() + kFrameHeaderSize));
+    });
+  }
+  EXPECT_EQ(body.use_count(), 7);
+  link.run();
+  link.left.net().run(link.left.connection().drained(0));
+  link.right.frames(3);
+  link.left.frames(3);
+}
+
+}  // namespace
+}  // namespace stella::testing

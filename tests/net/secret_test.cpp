@@ -1,0 +1,77 @@
+#include "net/secret.hpp"
+
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "net/test_thread.hpp"
+
+namespace stella::testing {
+namespace {
+
+class SecretFile : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    path_ = std::filesystem::temp_directory_path() / ("stella_secret_test_" + std::to_string(::getpid()));
+  }
+  void TearDown() override { std::filesystem::remove(path_); }
+  void write(const std::string& text, mode_t mode) {
+    std::ofstream(path_) << text;
+    ::chmod(path_.c_str(), mode);
+  }
+  std::filesystem::path path_;
+};
+
+TEST(Secret, ANewTextIsAcceptedAndDiffersEveryTime) {
+  const std::string text = RunSecret::new_text();
+  EXPECT_EQ(text.size(), std::string("stella-secret-1:").size() + 43);
+  EXPECT_NE(text, RunSecret::new_text());
+  EXPECT_EQ(RunSecret::from_text(text).psk(), RunSecret::from_text(text).psk());
+  EXPECT_NE(RunSecret::from_text(text).psk(), RunSecret::from_text(RunSecret::new_text()).psk());
+}
+
+TEST(Secret, TheKeyOfATextNeverChanges) {
+  const std::string text(32, 'a');
+  const RunSecret::Key key = RunSecret::from_text(text).psk();
+  EXPECT_EQ(key, RunSecret::from_text(" \n" + text + "\r\n").psk());
+  EXPECT_EQ(std::vector<int>(key.begin(), key.begin() + 4), (std::vector<int>{2, 243, 236, 142}));
+}
+
+TEST(Secret, WeakTextsAreRefusedWithoutBeingShown) {
+  for (const std::string& text :
+       {std::string(), std::string("hunter2"), std::string(31, 'x'), std::string("stella-secret-1:tooshort"),
+        "stella-secret-1:" + std::string(42, 'A') + "!"}) {
+    const Error error = error_of([&] { RunSecret::from_text(text); });
+    EXPECT_EQ(error.code(), ErrorCode::configuration);
+    EXPECT_FALSE(contains(error.what(), "hunter2"));
+    EXPECT_FALSE(contains(error.what(), "AAAA"));
+  }
+}
+
+TEST_F(SecretFile, IsReadWhenOnlyItsOwnerCan) {
+  const std::string text = RunSecret::new_text();
+  write(text + "\n", 0600);
+  EXPECT_EQ(RunSecret::from_file(path_).psk(), RunSecret::from_text(text).psk());
+}
+
+TEST_F(SecretFile, IsRefusedWhenOthersCanReadItWithTheCommandThatHelps) {
+  for (mode_t mode : {0640, 0604, 0620, 0644}) {
+    write(RunSecret::new_text(), mode);
+    const Error error = error_of([&] { RunSecret::from_file(path_); });
+    EXPECT_EQ(error.code(), ErrorCode::configuration);
+    EXPECT_NAMES(error, "chmod 600 " + path_.string());
+  }
+}
+
+TEST_F(SecretFile, ThatIsMissingIsNamed) {
+  const Error error = error_of([&] { RunSecret::from_file(path_); });
+  EXPECT_EQ(error.code(), ErrorCode::configuration);
+  EXPECT_NAMES(error, path_.string());
+  EXPECT_NAMES(error, "STELLA_SECRET_FILE");
+}
+
+}  // namespace
+}  // namespace stella::testing
