@@ -14,7 +14,7 @@ from stellatrain.secret import new_secret
 
 def main(argv: list[str] | None = None) -> int:
     """Runs `stella` with `argv` (default: the process's own) and returns the exit status."""
-    arguments = _parser().parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
         return arguments.main(arguments)
     except LabError as error:
@@ -24,16 +24,17 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The command line's grammar; tools/check_docs.py holds the docs' commands to it."""
+    stella = argparse.ArgumentParser(
         prog="stella", description="Trains one PyTorch model on machines in several places."
     )
-    subcommands = parser.add_subparsers(required=True, metavar="SUBCOMMAND")
+    subcommands = stella.add_subparsers(required=True, metavar="SUBCOMMAND")
     add_lab(subcommands)
     _add_secret(subcommands)
     info = subcommands.add_parser("info", help="versions and the CPU target in use, for reports")
     info.set_defaults(main=_info)
-    return parser
+    return stella
 
 
 def _add_secret(subcommands: argparse._SubParsersAction) -> None:

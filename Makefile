@@ -1,0 +1,60 @@
+# The two commands are `make demo` and `make test`. Everything else is for those who change the engine.
+SHELL := /bin/bash
+PYTHON := .venv/bin/python
+BUILD_JOBS ?= $(shell nproc)
+
+.PHONY: help demo test install setup build-tests test-cpp test-python lint format docs-check \
+        bench bench-hiding soak asan tsan fuzz clean
+
+help:  ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+
+demo: install  ## DDP against StellaTrain over 100 Mbps: live progress, a table, build/demo/loss.png (8 minutes)
+	$(PYTHON) examples/demo.py
+
+test: install build-tests test-cpp test-python  ## Everything that must hold, in a few minutes
+
+setup:  ## System packages and the Python environment in .venv/
+	@tools/setup.sh
+
+install: setup  ## Builds the engine into .venv/
+	@tools/install.sh
+
+build-tests: setup
+	@echo "stellatrain: building the C++ tests (build/dev)"
+	@cmake --preset dev > build/dev-configure.log || { cat build/dev-configure.log; exit 1; }
+	@cmake --build --preset dev -j $(BUILD_JOBS) -- --quiet
+
+test-cpp: build-tests  ## C++ tests
+	ctest --preset dev -j 2
+
+test-python: install  ## Python tests
+	$(PYTHON) -m pytest
+
+lint: setup  ## Formatting and the docs' commands, as CI checks them
+	tools/lint.sh
+
+format: setup  ## Formats everything
+	git ls-files '*.cpp' '*.hpp' | xargs clang-format -i
+	.venv/bin/ruff format .
+	.venv/bin/ruff check --fix .
+
+bench: build-tests  ## Kernels against plain loops
+	build/dev/bench/kernels/kernels_bench
+
+bench-hiding: install  ## Does the network hide? Steps/s at 100 Mbps against no network (docs/benchmarks/hiding.md)
+	$(PYTHON) -m bench.hiding
+
+soak: install  ## 10,000 iterations: flat memory; an idle engine: below 1 % of a core
+	$(PYTHON) -m bench.soak
+
+asan tsan: setup  ## The C++ tests under AddressSanitizer+UBSan, or ThreadSanitizer
+	cmake --preset $@
+	cmake --build --preset $@ -j $(BUILD_JOBS)
+	ctest --preset $@
+
+fuzz: setup  ## The parsers of everything that peers send, for FUZZ_SECONDS each
+	tools/fuzz.sh $(or $(FUZZ_SECONDS),60)
+
+clean:  ## Removes build/ (not .venv/)
+	rm -rf build

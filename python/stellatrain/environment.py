@@ -1,0 +1,86 @@
+"""What a member learns from its environment. The table of all variables is docs/environment.md.
+
+A variable that is set wins over the script's argument, so that a run can be tuned without editing the script.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stellatrain.errors import error
+
+
+@dataclass(frozen=True)
+class Membership:
+    """Who this member is and how it finds the others."""
+
+    rank: int = 0
+    world_size: int = 1
+    name: str = ""
+    cluster: str = ""
+    host: str = ""  # address to announce; empty: found out
+    port: int = 0  # to listen on; 0: any free one
+    coordinator: str = ""  # host:port of member 0; empty: torch's store at MASTER_ADDR:MASTER_PORT
+    secret_file: str = ""
+    secret: str = ""
+    join_timeout: float = 120.0  # seconds
+    peer_timeout: float = 10.0  # seconds of silence after which a member is lost
+
+
+def _first(env: Mapping[str, str], *names: str) -> tuple[str, str] | None:
+    return next(((name, env[name]) for name in names if env.get(name)), None)
+
+
+def _number(kind: type, name: str, text: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        what = "a whole number" if kind is int else "a number"
+        raise error("configuration", f"{name} is '{text}'; it must be {what}") from None
+
+
+def membership(env: Mapping[str, str] = os.environ) -> Membership:
+    """Reads STELLA_*, torchrun's and Slurm's variables, in this order of precedence.
+
+    Raises Error("configuration") that names the variable.
+    """
+    values: dict[str, Any] = {}
+    numbers = {
+        "rank": (int, ("STELLA_RANK", "RANK", "SLURM_PROCID")),
+        "world_size": (int, ("STELLA_WORLD_SIZE", "WORLD_SIZE", "SLURM_NTASKS")),
+        "port": (int, ("STELLA_PORT",)),
+        "join_timeout": (float, ("STELLA_JOIN_TIMEOUT",)),
+        "peer_timeout": (float, ("STELLA_PEER_TIMEOUT",)),
+    }
+    for field, (kind, names) in numbers.items():
+        if found := _first(env, *names):
+            values[field] = _number(kind, *found)
+    texts = {
+        "name": "STELLA_MEMBER",
+        "cluster": "STELLA_CLUSTER",
+        "host": "STELLA_HOST",
+        "coordinator": "STELLA_COORDINATOR",
+        "secret_file": "STELLA_SECRET_FILE",
+        "secret": "STELLA_SECRET",
+    }
+    values |= {field: env[name] for field, name in texts.items() if env.get(name)}
+    found = Membership(**values)
+    if not 0 <= found.rank < found.world_size:
+        raise error(
+            "configuration",
+            f"rank {found.rank} is not below the world size {found.world_size}; set RANK and WORLD_SIZE "
+            "(torchrun does), or STELLA_RANK and STELLA_WORLD_SIZE",
+        )
+    if not 0 <= found.port < 65536:
+        raise error("configuration", f"STELLA_PORT is {found.port}; it must lie between 0 and 65535")
+    return found
+
+
+def tuned(name: str, kind: type, argument: Any, env: Mapping[str, str] = os.environ) -> Any:
+    """The value of an option of distribute(): STELLA_<NAME> if it is set, else the script's argument."""
+    variable = f"STELLA_{name.upper()}"
+    text = env.get(variable)
+    return _number(kind, variable, text) if text else argument

@@ -1,0 +1,156 @@
+"""The optimizer that distribute() returns: torch's face, the engine behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from stellatrain import _core
+from stellatrain.bridge import ParameterBridge
+from stellatrain.errors import error
+from stellatrain.optimizer_state import export_state, import_state
+from stellatrain.settings import group_settings, kind_of
+
+
+class DistributedOptimizer(torch.optim.Optimizer):
+    """A torch optimizer whose step() hands gradients to the engine and takes finished updates from it.
+
+    param_groups are those of the optimizer that was distributed, the same dictionaries: schedulers made for
+    either work. Gradients in .grad are this member's own, so clipping is per member. With staleness s the
+    parameters hold update t - s when step() number t returns.
+    """
+
+    # GradScaler leaves unscaling and skipping to step(): a member that finds inf contributes nothing to the
+    # iteration, so that nobody waits for a step that it skips.
+    _step_supports_amp_scaling = True
+
+    def __init__(
+        self,
+        optimizer: torch.optim.Optimizer,
+        engine: _core.Engine,
+        bridges: list[ParameterBridge],
+    ):
+        self._kind = kind_of(optimizer)
+        self._engine: _core.Engine | None = None
+        super().__init__(optimizer.param_groups, optimizer.defaults)
+        self._bridges = bridges
+        self._known = {bridge.parameter for bridge in bridges}
+        self._engine = engine
+        if optimizer.state:
+            import_state(engine, bridges, optimizer.state)
+
+    def step(
+        self, closure: Callable[[], torch.Tensor] | None = None, *, samples: float = 1
+    ) -> torch.Tensor | None:
+        """Contributes the gradients in .grad, and writes the newest due update into the parameters.
+
+        samples: weight of this member's (mean) gradient among all members' in this iteration; pass the batch
+        size where it differs between members or steps.
+
+        Raises Error("nonfinite") that names the parameter if a gradient holds NaN or infinity; this member
+        then contributes nothing to the iteration, the others go on.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        scale = getattr(self, "grad_scale", None)
+        found_inf = getattr(self, "found_inf", None)
+        skip = samples == 0 or (found_inf is not None and bool(found_inf))
+        gradients = [] if skip else self._gradients()
+        self.engine.step(
+            gradients,
+            self._addresses(),
+            self._settings(),
+            float(samples),
+            1.0 if scale is None or skip else 1.0 / float(scale),
+            skip,
+        )
+        self._weights_written()
+        return loss
+
+    @property
+    def engine(self) -> _core.Engine:
+        """The engine behind this optimizer."""
+        if self._engine is None:
+            raise error("cancelled", "the run is over: finish() was called, or it failed")
+        return self._engine
+
+    @property
+    def bridges(self) -> list[ParameterBridge]:
+        """The parameters that the engine trains, by its index."""
+        return self._bridges
+
+    def drain(self, level: _core.Level) -> None:
+        """Contributes nothing, until all members have come to `level`; takes the others' updates."""
+        self.engine.drain(level, self._addresses(), self._settings())
+        self._weights_written()
+
+    def stats(self) -> dict[str, float]:
+        """Counters since the start: iterations, bytes on the wire, seconds by stage (docs/stats.md)."""
+        stats = self.engine.stats()
+        return {name: getattr(stats, name) for name in dir(stats) if not name.startswith("_")}
+
+    @property
+    def iteration(self) -> int:
+        """How many steps have begun, empty ones at the end of an epoch included."""
+        return self.engine.iteration
+
+    def digest(self) -> int:
+        """A 64-bit digest of the consensus weights, equal on all members. Waits for what is under way."""
+        return self.engine.digest()
+
+    def set_density(self, density: float) -> None:
+        """From now on this member sends so large a share of the parameters; members may differ."""
+        self.engine.set_density(density)
+
+    def state_loaded(self, iteration: int) -> None:
+        """The engine's arrays and the parameters were filled from a checkpoint: goes on after `iteration`."""
+        self.engine.state_loaded(iteration, self._addresses(refresh=True))
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's, with the engine's moments in it. Waits for what is under way."""
+        self.state.update(export_state(self.engine, self._bridges))
+        return super().state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's. Every member must load the same state at the same iteration."""
+        super().load_state_dict(state_dict)
+        import_state(self.engine, self._bridges, self.state)
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Only before distribute()."""
+        if self._engine is not None:
+            raise error(
+                "invalid_argument",
+                "add_param_group after distribute() is not supported: all members agreed on the parameters; "
+                "add the group to the optimizer first",
+            )
+        super().add_param_group(param_group)
+
+    def close(self) -> None:
+        """Gives the engine up; every later call that needs it raises Error("cancelled")."""
+        self._engine = None
+
+    def _gradients(self) -> list[int]:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None and parameter not in self._known:
+                    raise error(
+                        "invalid_argument",
+                        f"a parameter of shape {tuple(parameter.shape)} that was frozen at distribute() has a "
+                        "gradient now; unfreeze parameters before distribute()",
+                    )
+        return [bridge.gradient_address() for bridge in self._bridges]
+
+    def _addresses(self, refresh: bool = False) -> list[int]:
+        return [bridge.weights_address(refresh) for bridge in self._bridges]
+
+    def _settings(self) -> list[_core.GroupSettings]:
+        return [group_settings(self._kind, group) for group in self.param_groups]
+
+    def _weights_written(self) -> None:
+        for bridge in self._bridges:
+            bridge.weights_written()

@@ -1,0 +1,81 @@
+"""The engine's moments as torch's optimizer.state, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from stellatrain import _core
+from stellatrain.bridge import ParameterBridge
+from stellatrain.errors import error
+
+# Arrays of the engine that are not part of torch's optimizer state.
+_NOT_MOMENTS = ("weights", "residual", "steps")
+BLOCK = 16  # elements that share a step count; kBlock of src/kernels/block.hpp
+STEPS = "block_steps"  # our key: the step count of every block of a parameter
+
+
+def slices(engine: _core.Engine) -> Iterator[tuple[str, int, bool, int, int, torch.Tensor]]:
+    """Live (name, parameter, consensus, begin, numel, values) of the engine's state; waits for quiescence."""
+    for name, parameter, consensus, begin, numel, array in engine.state():
+        yield name, parameter, consensus, begin, numel, torch.from_numpy(array)
+
+
+def export_state(
+    engine: _core.Engine, bridges: list[ParameterBridge]
+) -> dict[torch.nn.Parameter, dict[str, Any]]:
+    """torch's state by parameter: copies of the moments, "step" as the largest count of its blocks."""
+    state: dict[torch.nn.Parameter, dict[str, Any]] = {}
+    for name, index, _, begin, numel, values in slices(engine):
+        parameter = bridges[index].parameter
+        entry = state.setdefault(parameter, {})
+        if name == "steps":
+            counts = entry.setdefault(STEPS, torch.zeros(-(-parameter.numel() // BLOCK), dtype=torch.int64))
+            first = begin // BLOCK
+            counts[first : first + values.numel()] = values.to(torch.int64)
+            entry["step"] = counts.max().to(torch.float32)
+        elif name not in _NOT_MOMENTS:
+            whole = entry.setdefault(name, torch.zeros(parameter.shape, dtype=torch.float32))
+            whole.view(-1)[begin : begin + numel] = values
+    return state
+
+
+def import_state(
+    engine: _core.Engine,
+    bridges: list[ParameterBridge],
+    state: Mapping[torch.nn.Parameter, Mapping[str, Any]],
+) -> None:
+    """Writes torch's state (with or without our step counts) into the engine.
+
+    Raises Error("invalid_argument") if a tensor has another shape than its parameter.
+    """
+    for name, index, _, begin, numel, values in slices(engine):
+        bridge = bridges[index]
+        entry = state.get(bridge.parameter, {})
+        if name == "steps":
+            first = begin // BLOCK
+            if STEPS in entry:
+                values.copy_(entry[STEPS][first : first + values.numel()].to(torch.uint32))
+            else:
+                values.fill_(_step_count(entry))
+        elif name not in _NOT_MOMENTS:
+            whole = entry.get(name)
+            if whole is None:
+                values.zero_()
+                continue
+            if whole.shape != bridge.parameter.shape:
+                raise error(
+                    "invalid_argument",
+                    f"optimizer state '{name}' of '{bridge.name}' has the shape {tuple(whole.shape)}; the parameter "
+                    f"has {tuple(bridge.parameter.shape)}",
+                )
+            values.copy_(whole.reshape(-1)[begin : begin + numel])
+
+
+def _step_count(entry: Mapping[str, Any]) -> int:
+    """torch's SGD counts no steps: a momentum buffer is there after the first."""
+    if "step" in entry:
+        return int(entry["step"])
+    return int(entry.get("momentum_buffer") is not None)

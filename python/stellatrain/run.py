@@ -1,0 +1,187 @@
+"""One member's part in a run: who it is, its connections, its model and engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stellatrain import _core, buffers, checkpoint, rendezvous
+from stellatrain.bridge import ParameterBridge
+from stellatrain.environment import Membership, membership, tuned
+from stellatrain.errors import error
+from stellatrain.optimizer import DistributedOptimizer
+from stellatrain.settings import group_settings, kind_of
+
+
+class Run:
+    """A member of a run, connected to the others. One thread may use it; several may live in one process."""
+
+    def __init__(self, who: Membership | None = None):
+        """Joins the run. Without arguments the environment says who this member is."""
+        self.who = who if who is not None else membership()
+        self.model: torch.nn.Module | None = None
+        self.optimizer: DistributedOptimizer | None = None
+        self._session: _core.Session | None = _core.Session(_session_options(self.who))
+        rendezvous.join(self._session, self.who)
+
+    @property
+    def rank(self) -> int:
+        return self.who.rank
+
+    @property
+    def world_size(self) -> int:
+        return self.who.world_size
+
+    @property
+    def session(self) -> _core.Session:
+        if self._session is None:
+            raise error("cancelled", "the run is over: finish() was called, or it failed")
+        return self._session
+
+    def members(self) -> list[_core.Member]:
+        """Everybody, by rank: name, cluster, hostname, address."""
+        return self.session.members
+
+    def distribute(
+        self,
+        model: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        rule: str = "sparse",
+        density: float = 0.01,
+        staleness: int = 1,
+        wire: str = "fp32",
+        selector: str = "blocks",
+        bucket_mib: float = 4,
+        threads: int = 0,
+        step_timeout: float = 1800,
+    ) -> tuple[torch.nn.Module, DistributedOptimizer]:
+        """Puts the engine behind `optimizer`; everybody starts from member 0's weights and buffers.
+
+        Collective. Returns the same model, and an optimizer to use in place of yours. Each option is also an
+        environment variable, STELLA_<NAME>, which wins.
+
+        rule: "sparse", the papers' (gradients, error feedback, sparse optimizer on the CPU).
+        density: share of the parameters that this member sends per iteration, above 0 to 1 (1: all of them).
+        staleness: 0 waits for each exchange; 1 lets it take the whole next iteration.
+        wire: "fp32" or "bf16" values on the network.
+        selector: how blocks are chosen: "blocks" (largest), "threshold" (the paper's), "random".
+        bucket_mib: unit of pipelining, in MiB of fp32.
+        threads: CPU threads of the engine; 0: one per core, at most 4.
+        step_timeout: seconds that a connected member may contribute nothing before the run ends.
+
+        Raises Error("mismatch") that names the first parameter or setting in which members differ,
+        Error("invalid_argument") for options or optimizers that are not supported.
+        """
+        if self.optimizer is not None:
+            raise error(
+                "invalid_argument",
+                "this run trains a model already; a second model needs a Run of its own (stellatrain.Run)",
+            )
+        if tuned("rule", str, rule) != "sparse":
+            raise error("invalid_argument", f"rule is '{tuned('rule', str, rule)}'; supported is 'sparse'")
+        options = _core.EngineOptions()
+        options.density = tuned("density", float, density)
+        options.staleness = _at_least_zero("staleness", tuned("staleness", int, staleness))
+        options.wire = tuned("wire", str, wire)
+        options.selector = tuned("selector", str, selector)
+        options.bucket_bytes = int(tuned("bucket_mib", float, bucket_mib) * 2**20)
+        options.threads = _at_least_zero("threads", tuned("threads", int, threads))
+        options.step_timeout_seconds = tuned("step_timeout", float, step_timeout)
+
+        kind = kind_of(optimizer)
+        bridges, specs = _parameters(model, optimizer)
+        settings = [group_settings(kind, group) for group in optimizer.param_groups]
+        addresses = [bridge.weights_address() for bridge in bridges]
+        engine = self.session.distribute(specs, settings, options, addresses)
+        for bridge in bridges:
+            bridge.weights_written()
+        trained = {bridge.parameter for bridge in bridges}
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if tensor not in trained and tensor.numel() > 0:
+                buffers.broadcast(self.session, name, tensor)
+        self.model = model
+        self.optimizer = DistributedOptimizer(optimizer, engine, bridges)
+        return model, self.optimizer
+
+    def save(self, directory: str | Path, extra: dict[str, Any] | None = None) -> None:
+        """Writes a checkpoint that load() resumes exactly. Collective. See stellatrain.checkpoint."""
+        checkpoint.save(self, Path(directory), extra)
+
+    def load(self, directory: str | Path) -> dict[str, Any]:
+        """Continues from the last checkpoint in `directory`; returns its `extra`. Collective."""
+        return checkpoint.load(self, Path(directory))
+
+    def finish(self) -> None:
+        """Applies the last updates; all members end with equal weights and buffers. Collective, once, at the end."""
+        if self.optimizer is not None:
+            self.optimizer.drain(_core.Level.finished)
+            buffers.assign(self.model, buffers.averaged(self.session, self.model))
+        self.session.leave()
+        self.close()
+
+    def close(self, reason: str | None = None) -> None:
+        """Ends this member's part. Without finish() before, the others end with an error that names it."""
+        session, self._session = self._session, None
+        if self.optimizer is not None:
+            self.optimizer.close()
+        if session is not None and reason is not None:
+            session.abort(reason)
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, kind: type | None, value: BaseException | None, traceback: Any) -> None:
+        self.close(None if value is None else f"{kind.__name__}: {value}")
+
+
+def _session_options(who: Membership) -> _core.SessionOptions:
+    options = _core.SessionOptions()
+    options.rank = who.rank
+    options.world_size = who.world_size
+    options.name = who.name
+    options.cluster = who.cluster
+    options.host = who.host
+    options.port = who.port
+    options.secret_file = who.secret_file
+    options.secret = who.secret
+    options.join_timeout_seconds = who.join_timeout
+    options.peer_timeout_seconds = who.peer_timeout
+    return options
+
+
+def _at_least_zero(name: str, value: int) -> int:
+    if value < 0:
+        raise error("invalid_argument", f"{name} is {value}; it must not be negative")
+    return value
+
+
+def _parameters(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[list[ParameterBridge], list[_core.TensorSpec]]:
+    """What the engine trains: the optimizer's parameters that need gradients, in the model's order."""
+    group_of = {
+        parameter: index
+        for index, group in enumerate(optimizer.param_groups)
+        for parameter in group["params"]
+    }
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    stray = [parameter for parameter in group_of if parameter not in names]
+    ordered = [*names, *stray]
+    bridges, specs = [], []
+    for parameter in ordered:
+        if parameter not in group_of or not parameter.requires_grad or parameter.numel() == 0:
+            continue
+        if not parameter.is_floating_point():
+            raise error("invalid_argument", f"a parameter of dtype {parameter.dtype} cannot be trained")
+        name = names.get(parameter, f"group{group_of[parameter]}.parameter{len(bridges)}")
+        spec = _core.TensorSpec()
+        spec.name = name
+        spec.shape = list(parameter.shape)
+        spec.dtype = str(parameter.dtype).removeprefix("torch.")
+        spec.group = group_of[parameter]
+        bridges.append(ParameterBridge(name, parameter))
+        specs.append(spec)
+    return bridges, specs

@@ -1,0 +1,103 @@
+// The life of a gradient, and what keeps its stages in order. Start reading at Pipeline::run_bucket in
+// pipeline.cpp.
+#pragma once
+
+#include <algorithm>
+#include <asio/any_io_executor.hpp>
+#include <asio/awaitable.hpp>
+#include <condition_variable>
+#include <cstddef>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/cpu_pool.hpp"
+#include "base/ids.hpp"
+#include "base/progress.hpp"
+#include "engine/rule.hpp"
+#include "engine/stage_times.hpp"
+#include "engine/step.hpp"
+#include "exchange/exchange.hpp"
+#include "stella/engine.hpp"
+#include "stella/error.hpp"
+
+namespace stella {
+
+// Runs the coroutines of one engine: one per bucket and iteration. The trainer's thread calls everything.
+class Pipeline {
+ public:
+  //   network    the executor of the net thread, on which `exchange` lives
+  //   staleness  0 or 1
+  //   report     called once, on any thread, with the first failure that arose in here
+  Pipeline(CpuPool& cpu, asio::any_io_executor network, Exchange& exchange, Rule& rule, unsigned staleness,
+           std::function<void(const Error&)> report);
+  // Cancels what is under way and waits for it.
+  ~Pipeline();
+  Pipeline(const Pipeline&) = delete;
+  Pipeline& operator=(const Pipeline&) = delete;
+
+  // Hands the step to one coroutine per bucket; returns when its gradients are copied.
+  void start(std::shared_ptr<Step> step);
+
+  // Waits until iteration t is applied, bucket by bucket, and takes it into the parameters. Each t once, in
+  // order.
+  void take(Iteration t, std::span<float* const> parameters);
+
+  // Waits until iteration t is applied in all buckets and nothing is under way.
+  void quiesce(Iteration t);
+
+  // The least level of all members in iteration t; known once t is applied.
+  Level least_level(Iteration t) const;
+
+  // Everything under way and to come throws `error`. Any thread; the first one counts.
+  void fail(const Error& error);
+  // Throws the failure, if there is one.
+  void check() const;
+
+  // Goes on after `iteration`, with the updates that the parameters have not seen still to be taken. Only
+  // while nothing is under way.
+  void restart_after(Iteration iteration);
+
+  const StageTimes& times() const { return times_; }
+
+ private:
+  // How far one bucket has come. Each stage of iteration t waits for its turn here.
+  struct Gates {
+    Gates(Iteration start, Iteration seen) : contributed(start), applied(start), published(seen) {}
+    Progress contributed;  // staging is free, the residual is settled
+    Progress applied;      // to the consensus weights
+    Progress published;    // to the trainer's parameters
+  };
+
+  asio::awaitable<void> run_bucket(BucketId bucket, std::shared_ptr<Step> step);
+  asio::awaitable<void> copy_gradients(BucketId bucket, Step& step);
+  PayloadPtr contribute(BucketId bucket, const Step& step);
+  asio::awaitable<std::vector<PayloadPtr>> all_gather(PayloadPtr mine);
+  Update merge(BucketId bucket, std::span<const PayloadPtr> all);
+  void apply(BucketId bucket, Update update);
+  // The update that must be in the parameters before that of iteration t may change the weights.
+  Iteration seen_before(Iteration t) const { return t - std::max<Iteration>(staleness_, 1); }
+  void finished(std::exception_ptr error);
+  void note_levels(std::span<const PayloadPtr> payloads);
+
+  CpuPool& cpu_;
+  const asio::any_io_executor network_;
+  Exchange& exchange_;
+  Rule& rule_;
+  const Iteration staleness_;
+  const std::function<void(const Error&)> report_;
+  std::vector<std::unique_ptr<Gates>> gates_;  // by bucket
+  StageTimes times_;
+
+  mutable std::mutex mutex_;  // guards what follows
+  std::condition_variable idle_;
+  std::size_t running_ = 0;  // coroutines
+  std::optional<Error> failure_;
+  std::vector<std::pair<Iteration, Level>> levels_;  // of the latest iterations
+};
+
+}  // namespace stella

@@ -1,0 +1,193 @@
+#include "engine/pipelined_engine.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <string>
+#include <thread>
+#include <utility>
+
+#include "stella/error.hpp"
+
+namespace stella {
+namespace {
+
+std::size_t pool_threads(std::size_t asked) {
+  const std::size_t cores = std::max(1u, std::thread::hardware_concurrency());
+  return asked != 0 ? asked : std::min<std::size_t>(cores, 4);
+}
+
+ExchangeOptions exchange_options(const Rule& rule, const EngineOptions& options) {
+  ExchangeOptions exchange;
+  exchange.buckets = static_cast<std::uint32_t>(rule.buckets());
+  // A member at iteration t has applied t - 1 - staleness, to which this one contributed when it had gathered
+  // t - 2 - 2 * staleness at least.
+  exchange.window = 2 + 2 * Iteration{options.staleness};
+  exchange.timeout = std::chrono::duration_cast<std::chrono::nanoseconds>(
+      std::chrono::duration<double>(options.step_timeout_seconds));
+  return exchange;
+}
+
+}  // namespace
+
+PipelinedEngine::PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<SparseRule> rule,
+                                 std::vector<TensorSpec> tensors, std::size_t groups,
+                                 const EngineOptions& options)
+    : net_(net),
+      group_(group),
+      tensors_(std::move(tensors)),
+      groups_(groups),
+      staleness_(options.staleness),
+      rule_(std::move(rule)),
+      cpu_(pool_threads(options.threads)),
+      exchange_(
+          net.call([&] { return std::make_unique<Exchange>(group, exchange_options(*rule_, options)); })) {
+  // Tells the others of a failure that arose here; does nothing if it was theirs.
+  const auto report = [this](const Error& error) {
+    asio::co_spawn(net_.io(), group_.abort(error.what()), [](std::exception_ptr) {});
+  };
+  pipeline_ = std::make_unique<Pipeline>(cpu_, net_.io().get_executor(), *exchange_, *rule_,
+                                         options.staleness, report);
+  net_.call([this] {
+    group_.on_failure([this](const Error& error) { pipeline_->fail(error); });
+    if (group_.failure() != nullptr) pipeline_->fail(*group_.failure());
+  });
+}
+
+PipelinedEngine::~PipelinedEngine() {
+  net_.call([this] { group_.on_failure([](const Error&) {}); });
+  pipeline_.reset();
+  net_.call([this] { exchange_.reset(); });
+}
+
+void PipelinedEngine::step(const StepInput& input) {
+  const auto step = begin(Level::active, input);
+  const Iteration t = step->iteration;
+  if (t > staleness_) pipeline_->take(t - staleness_, input.parameters);
+  if (const auto bad = step->bad_tensor()) {
+    throw Error(ErrorCode::nonfinite,
+                "the gradient of '" + tensors_[*bad].name + "' holds NaN or infinity at iteration " +
+                    std::to_string(t) +
+                    "; this member contributed nothing to it and its gradients were dropped");
+  }
+}
+
+void PipelinedEngine::drain(Level level, std::span<float* const> parameters,
+                            std::span<const GroupSettings> groups) {
+  StepInput input;
+  input.parameters = parameters;
+  input.groups = groups;
+  input.skip = true;
+  Iteration t = 0;
+  do {
+    t = begin(level, input)->iteration;
+    if (t > staleness_) pipeline_->take(t - staleness_, parameters);
+    pipeline_->quiesce(t);
+  } while (pipeline_->least_level(t) < level);
+  if (level != Level::finished) return;
+  pipeline_->take(t, parameters);
+  compare_digests();
+}
+
+std::shared_ptr<Step> PipelinedEngine::begin(Level level, const StepInput& input) {
+  pipeline_->check();
+  check_input(input);
+  auto step = std::make_shared<Step>(++iteration_, level, input, rule_->buckets());
+  pipeline_->start(step);
+  return step;
+}
+
+void PipelinedEngine::check_input(const StepInput& input) const {
+  const auto refuse = [](const std::string& why) {
+    throw Error(ErrorCode::invalid_argument, "step: " + why);
+  };
+  if (input.parameters.size() != tensors_.size() ||
+      (!input.skip && input.gradients.size() != tensors_.size())) {
+    refuse("the model has " + std::to_string(tensors_.size()) + " parameters, but " +
+           std::to_string(input.parameters.size()) + " parameters and " +
+           std::to_string(input.gradients.size()) + " gradients were passed");
+  }
+  if (input.groups.size() != groups_) refuse("the number of param groups changed");
+  if (!std::isfinite(input.samples) || input.samples < 0) {
+    refuse("samples is " + std::to_string(input.samples) + "; it must be a number >= 0");
+  }
+  if (!std::isfinite(input.gradient_scale)) refuse("the gradient scale is not finite");
+}
+
+void PipelinedEngine::compare_digests() {
+  Bytes mine;
+  ByteWriter(mine).put(rule_->digest());
+  const auto all = net_.run(group_.all_gather("digest", mine));
+  for (Rank rank = 0; rank < all.size(); ++rank) {
+    if (all[rank] == mine) continue;
+    throw Error(ErrorCode::mismatch, "the final weights are not those of " + group_.describe(rank) +
+                                         "; load the last checkpoint, and report this: it should not happen");
+  }
+}
+
+void PipelinedEngine::quiesce() {
+  pipeline_->check();
+  pipeline_->quiesce(iteration_);
+}
+
+void PipelinedEngine::set_density(double density) {
+  EngineOptions options;
+  options.density = density;
+  check_options(options);
+  rule_->set_density(density);
+}
+
+std::uint64_t PipelinedEngine::digest() {
+  quiesce();
+  return rule_->digest();
+}
+
+EngineStats PipelinedEngine::stats() const {
+  EngineStats stats;
+  pipeline_->times().read(stats);
+  stats.iteration = iteration_;
+  stats.blocks_sent = rule_->blocks_sent();
+  stats.blocks_applied = rule_->blocks_applied();
+  net_.call([&] {
+    for (Rank rank = 0; rank < group_.world_size(); ++rank) {
+      const Traffic traffic = group_.traffic(rank);
+      stats.bytes_sent += traffic.bytes_sent;
+      stats.bytes_received += traffic.bytes_received;
+    }
+  });
+  return stats;
+}
+
+std::vector<StateArray> PipelinedEngine::state() {
+  quiesce();
+  return rule_->state();
+}
+
+void PipelinedEngine::state_loaded(std::uint64_t iteration, std::span<float* const> parameters) {
+  quiesce();
+  iteration_ = iteration;
+  rule_->state_loaded(iteration, parameters);
+  pipeline_->restart_after(iteration);
+  net_.call([&] { exchange_->restart_after(iteration); });
+}
+
+void check_options(const EngineOptions& options) {
+  const auto refuse = [](const std::string& sentence) { throw Error(ErrorCode::invalid_argument, sentence); };
+  if (!(options.density > 0 && options.density <= 1)) {
+    refuse("density is " + std::to_string(options.density) + "; it must be above 0 and at most 1");
+  }
+  if (options.staleness > 1)
+    refuse("staleness is " + std::to_string(options.staleness) + "; it must be 0 or 1");
+  if (options.bucket_bytes < 4096 || options.bucket_bytes > (std::size_t{32} << 20)) {
+    refuse("bucket_bytes is " + std::to_string(options.bucket_bytes) +
+           "; it must lie between 4 KiB and 32 MiB");
+  }
+  if (options.threads > 256)
+    refuse("threads is " + std::to_string(options.threads) + "; it must be at most 256");
+  if (!(options.step_timeout_seconds > 0) || options.step_timeout_seconds > 1e8) {
+    refuse("the step timeout is " + std::to_string(options.step_timeout_seconds) +
+           " s; it must be above 0 and at most 1e8");
+  }
+}
+
+}  // namespace stella

@@ -1,0 +1,54 @@
+// The engine behind stella/engine.hpp: a rule, the pipeline that runs it, and the group that it talks to.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "base/cpu_pool.hpp"
+#include "engine/pipeline.hpp"
+#include "engine/sparse_rule.hpp"
+#include "exchange/exchange.hpp"
+#include "membership/group.hpp"
+#include "net/net_thread.hpp"
+#include "stella/engine.hpp"
+
+namespace stella {
+
+class PipelinedEngine final : public Engine {
+ public:
+  // `rule` holds the first weights already. net and group must outlive the engine.
+  PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<SparseRule> rule,
+                  std::vector<TensorSpec> tensors, std::size_t groups, const EngineOptions& options);
+  ~PipelinedEngine() override;
+
+  void step(const StepInput& input) override;
+  void drain(Level level, std::span<float* const> parameters, std::span<const GroupSettings> groups) override;
+  void quiesce() override;
+  void set_density(double density) override;
+  std::uint64_t iteration() const override { return iteration_; }
+  std::uint64_t digest() override;
+  EngineStats stats() const override;
+  std::vector<StateArray> state() override;
+  void state_loaded(std::uint64_t iteration, std::span<float* const> parameters) override;
+
+ private:
+  std::shared_ptr<Step> begin(Level level, const StepInput& input);
+  void check_input(const StepInput& input) const;
+  void compare_digests();
+
+  NetThread& net_;
+  Group& group_;
+  const std::vector<TensorSpec> tensors_;
+  const std::size_t groups_;
+  const Iteration staleness_;
+  Iteration iteration_ = 0;
+  std::unique_ptr<SparseRule> rule_;
+  CpuPool cpu_;
+  std::unique_ptr<Exchange> exchange_;  // lives on the net thread
+  std::unique_ptr<Pipeline> pipeline_;
+};
+
+// Throws Error(invalid_argument) that says which value, and what it may be.
+void check_options(const EngineOptions& options);
+
+}  // namespace stella

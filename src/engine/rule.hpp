@@ -1,0 +1,57 @@
+// What a member sends of a bucket and what it does with what it receives. The pipeline (pipeline.cpp) says
+// when.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/bytes.hpp"
+#include "base/ids.hpp"
+#include "compress/encoding.hpp"
+#include "engine/step.hpp"
+#include "exchange/exchange.hpp"
+#include "stella/engine.hpp"
+
+namespace stella {
+
+// What one iteration does to one bucket: the same on all members.
+struct Update {
+  Iteration iteration = 0;
+  SparseGradient gradient;      // the mean over all members' samples
+  GroupSettings settings;       // by which to apply it
+  std::vector<Digest> digests;  // by member: its weights when it contributed
+};
+
+// Different buckets may run in parallel. For one bucket the pipeline calls copy, contribute, merge and apply
+// of iteration t in this order, each after the same call of t - 1, and apply(t) after publish(t - staleness).
+class Rule {
+ public:
+  virtual ~Rule() = default;
+
+  virtual std::size_t buckets() const = 0;
+
+  // The trainer's memory -> the bucket's staging. Returns the first tensor with a non-finite gradient, if
+  // any.
+  virtual std::optional<std::uint32_t> copy(BucketId bucket, const StepInput& input) = 0;
+
+  // What this member tells the others in this iteration: header and encoded blocks.
+  virtual PayloadPtr contribute(BucketId bucket, const Step& step) = 0;
+
+  // All members' contributions, added up in member order. Throws Error(protocol) or Error(mismatch) that
+  // names the member.
+  virtual Update merge(BucketId bucket, std::span<const PayloadPtr> payloads) = 0;
+
+  // Takes the update into the consensus weights. Throws Error(mismatch) when a member's digest differs.
+  virtual void apply(BucketId bucket, Update update) = 0;
+
+  // Takes the applied updates up to and including iteration t into the trainer's parameters, [numel] by
+  // tensor.
+  virtual void publish(BucketId bucket, Iteration t, std::span<float* const> parameters) = 0;
+
+  // A digest over the consensus weights of all buckets. While nothing is under way.
+  virtual std::uint64_t digest() const = 0;
+};
+
+}  // namespace stella

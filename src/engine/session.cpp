@@ -1,0 +1,170 @@
+#include "stella/session.hpp"
+
+#include <asio/co_spawn.hpp>
+#include <chrono>
+#include <optional>
+#include <utility>
+
+#include "base/log.hpp"
+#include "engine/layout.hpp"
+#include "engine/manifest.hpp"
+#include "engine/pipelined_engine.hpp"
+#include "engine/sparse_rule.hpp"
+#include "membership/group.hpp"
+#include "net/net_thread.hpp"
+#include "net/secret.hpp"
+#include "optim/settings.hpp"
+#include "stella/error.hpp"
+
+namespace stella {
+namespace {
+
+std::optional<RunSecret> secret_of(const SessionOptions& options) {
+  if (!options.secret_file.empty()) return RunSecret::from_file(options.secret_file);
+  if (!options.secret.empty()) return RunSecret::from_text(options.secret);
+  return std::nullopt;
+}
+
+std::chrono::milliseconds milliseconds(double seconds, const char* what) {
+  if (!(seconds > 0 && seconds < 1e8)) {
+    throw Error(ErrorCode::invalid_argument, std::string(what) + " is " + std::to_string(seconds) +
+                                                 " s; it must be above 0 and below 1e8");
+  }
+  return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
+}
+
+GroupOptions group_options(const SessionOptions& options) {
+  GroupOptions group;
+  group.rank = options.rank;
+  group.world_size = options.world_size;
+  group.name = options.name;
+  group.cluster = options.cluster;
+  group.host = options.host;
+  group.port = options.port;
+  group.secret = secret_of(options);
+  group.join_timeout = milliseconds(options.join_timeout_seconds, "the join timeout");
+  group.peer_timeout = milliseconds(options.peer_timeout_seconds, "the peer timeout");
+  group.heartbeat = std::min(group.heartbeat, group.peer_timeout / 4);
+  return group;
+}
+
+}  // namespace
+
+// The group lives on the net thread: made, used and destroyed there.
+class Session::Impl {
+ public:
+  explicit Impl(const SessionOptions& options) {
+    GroupOptions group_settings = group_options(options);
+    Logger log = make_logger(options.name.empty() ? "member " + std::to_string(options.rank) : options.name);
+    group = net.call([&] { return std::make_unique<Group>(net.io(), std::move(group_settings), log); });
+  }
+
+  ~Impl() {
+    try {
+      if (!ended) net.run(group->abort("it ended without finish()"));
+      net.run(group->close());
+    } catch (const std::exception&) {
+      // The others are told as far as they can be reached; a destructor has nobody to tell.
+    }
+    net.call([this] { group.reset(); });
+  }
+
+  void note_members() {
+    members.clear();
+    for (const MemberInfo& info : group->members()) {
+      members.push_back({info.rank, info.name, info.cluster, info.hostname, info.address});
+    }
+  }
+
+  // Every member compares with every other one, so the difference is told on both sides.
+  void compare_manifests(const Manifest& manifest) {
+    const auto manifests = net.run(group->all_gather("model", write_manifest(manifest)));
+    for (Rank rank = 0; rank < manifests.size(); ++rank) {
+      if (rank != group->rank())
+        expect_equal(manifest, read_manifest(manifests[rank]), group->describe(rank));
+    }
+  }
+
+  NetThread net;
+  std::unique_ptr<Group> group;
+  std::vector<Member> members;
+  bool ended = false;  // in order, or with a reason that the others know
+};
+
+Session::Session(const SessionOptions& options) : impl_(std::make_unique<Impl>(options)) {}
+
+Session::~Session() = default;
+
+std::uint16_t Session::listen() {
+  return impl_->net.call([this] { return impl_->group->listen(); });
+}
+
+void Session::join(const std::vector<std::string>& addresses) {
+  impl_->net.run(impl_->group->join(addresses));
+  impl_->note_members();
+}
+
+void Session::join_through(const std::string& coordinator) {
+  impl_->net.run(impl_->group->join_through(coordinator));
+  impl_->note_members();
+}
+
+const std::vector<Member>& Session::members() const { return impl_->members; }
+
+std::vector<std::vector<std::byte>> Session::all_gather(const std::string& tag,
+                                                        std::span<const std::byte> mine) {
+  return impl_->net.run(impl_->group->all_gather(tag, Bytes(mine.begin(), mine.end())));
+}
+
+void Session::broadcast(const std::string& tag, std::uint32_t root, std::span<std::byte> data) {
+  impl_->net.run(impl_->group->broadcast(tag, root, data));
+}
+
+std::unique_ptr<Engine> Session::distribute(const std::vector<TensorSpec>& tensors,
+                                            std::span<const GroupSettings> groups,
+                                            const EngineOptions& options,
+                                            std::span<float* const> parameters) {
+  check_options(options);
+  Manifest manifest;
+  manifest.tensors = tensors;
+  manifest.groups.assign(groups.begin(), groups.end());
+  manifest.staleness = options.staleness;
+  manifest.bucket_bytes = options.bucket_bytes;
+  std::vector<std::string> names;
+  for (const TensorSpec& tensor : tensors) {
+    if (tensor.group >= groups.size()) {
+      throw Error(ErrorCode::invalid_argument, "parameter '" + tensor.name + "' is in param group " +
+                                                   std::to_string(tensor.group) + ", but there are only " +
+                                                   std::to_string(groups.size()));
+    }
+    names.push_back(tensor.name);
+  }
+  for (const GroupSettings& group : groups) validate(group);
+  auto layouts = plan_buckets(tensors, options.bucket_bytes);
+  impl_->compare_manifests(manifest);
+
+  Group& group = *impl_->group;
+  auto rule =
+      std::make_unique<SparseRule>(std::move(layouts), std::move(names), groups, options, group.rank(),
+                                   [&group](Rank rank) { return group.describe(rank); });
+  rule->read_parameters(parameters);
+  for (BucketId bucket = 0; bucket < rule->buckets(); ++bucket) {
+    impl_->net.run(group.broadcast("weights", 0, std::as_writable_bytes(rule->weights(bucket))));
+  }
+  rule->write_parameters(parameters);
+  rule->state_loaded(0, parameters);
+  return std::make_unique<PipelinedEngine>(impl_->net, group, std::move(rule), tensors, groups.size(),
+                                           options);
+}
+
+void Session::leave() {
+  impl_->net.run(impl_->group->leave());
+  impl_->ended = true;
+}
+
+void Session::abort(const std::string& reason) {
+  impl_->net.run(impl_->group->abort(reason));
+  impl_->ended = true;
+}
+
+}  // namespace stella

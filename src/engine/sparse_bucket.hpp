@@ -1,0 +1,54 @@
+// What one member keeps of one bucket under rule="sparse".
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "base/aligned.hpp"
+#include "base/ids.hpp"
+#include "compress/selector.hpp"
+#include "engine/digest.hpp"
+#include "engine/layout.hpp"
+#include "kernels/block.hpp"
+#include "optim/optimizer.hpp"
+
+namespace stella {
+
+// Blocks that an applied iteration changed and that the trainer's parameters have not seen.
+struct Unpublished {
+  Iteration iteration = 0;
+  std::vector<BlockId> blocks;  // ascending
+};
+
+// Which thread may touch what: see Rule; the pipeline orders the calls.
+struct SparseBucket {
+  SparseBucket(BucketLayout where, const GroupSettings& settings, std::string_view selector_name,
+               std::uint64_t seed)
+      : layout(std::move(where)),
+        staging(layout.blocks * kBlock),
+        present(layout.slices.size()),
+        residual(layout.blocks * kBlock),
+        scores(layout.blocks),
+        selector(make_selector(selector_name, seed)),
+        weights(layout.blocks * kBlock),
+        optimizer(make_optimizer(settings, layout.blocks)) {}
+
+  const BucketLayout layout;
+
+  // This member's own.
+  AlignedArray<float> staging;        // [blocks * kBlock] this iteration's gradient
+  std::vector<std::uint8_t> present;  // by slice: it had a gradient in this iteration
+  AlignedArray<float> residual;       // [blocks * kBlock] what was not sent yet
+  AlignedArray<float> scores;         // [blocks] sum of |residual|
+  std::unique_ptr<Selector> selector;
+
+  // The same on all members.
+  AlignedArray<float> weights;  // [blocks * kBlock]
+  std::unique_ptr<SparseOptimizer> optimizer;
+  DigestHistory digests;
+  std::deque<Unpublished> unpublished;  // ascending by iteration
+};
+
+}  // namespace stella

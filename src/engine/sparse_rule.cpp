@@ -1,0 +1,277 @@
+#include "engine/sparse_rule.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <numeric>
+#include <utility>
+
+#include "compress/merge.hpp"
+#include "engine/sparse_bucket.hpp"
+#include "kernels/accumulate_score.hpp"
+#include "kernels/copy_scaled.hpp"
+#include "optim/settings.hpp"
+#include "stella/error.hpp"
+
+namespace stella {
+namespace {
+
+// The incremental digest is recomputed in full so often, to notice memory that changed by itself.
+constexpr Iteration kFullDigestEvery = 1000;
+
+ValueCoding coding_named(const std::string& wire) {
+  if (wire == "fp32") return ValueCoding::fp32;
+  if (wire == "bf16") return ValueCoding::bf16;
+  throw Error(ErrorCode::invalid_argument, "wire is '" + wire + "'; supported are fp32 and bf16");
+}
+
+std::string where(Iteration t, BucketId bucket) {
+  return "iteration " + std::to_string(t) + ", bucket " + std::to_string(bucket);
+}
+
+}  // namespace
+
+SparseRule::SparseRule(std::vector<BucketLayout> layouts, std::vector<std::string> names,
+                       std::span<const GroupSettings> groups, const EngineOptions& options, Rank rank,
+                       DescribeMember describe)
+    : names_(std::move(names)),
+      coding_(coding_named(options.wire)),
+      density_(options.density),
+      describe_(std::move(describe)) {
+  for (BucketLayout& layout : layouts) {
+    const std::uint64_t seed = (std::uint64_t{rank} << 32) + buckets_.size();
+    const GroupSettings& settings = groups[layout.group];
+    buckets_.push_back(std::make_unique<SparseBucket>(std::move(layout), settings, options.selector, seed));
+  }
+}
+
+SparseRule::~SparseRule() = default;
+
+std::optional<std::uint32_t> SparseRule::copy(BucketId id, const StepInput& input) {
+  SparseBucket& bucket = *buckets_[id];
+  std::optional<std::uint32_t> bad;
+  for (std::size_t i = 0; i < bucket.layout.slices.size(); ++i) {
+    const Slice& slice = bucket.layout.slices[i];
+    float* staging = bucket.staging.data() + slice.offset;
+    const float* gradient = input.skip ? nullptr : input.gradients[slice.tensor];
+    bucket.present[i] = gradient != nullptr;
+    if (gradient == nullptr) {
+      std::fill_n(staging, slice.numel, 0.0f);
+    } else if (!copy_scaled({gradient + slice.begin, slice.numel}, input.gradient_scale, staging) && !bad) {
+      bad = slice.tensor;
+    }
+  }
+  return bad;
+}
+
+PayloadPtr SparseRule::contribute(BucketId id, const Step& step) {
+  SparseBucket& bucket = *buckets_[id];
+  PayloadHeader header;
+  header.level = step.level;
+  header.iteration = step.iteration;
+  header.bucket = id;
+  header.digest = bucket.digests.newest();
+  header.settings = step.groups[bucket.layout.group];
+  Bytes body;
+  if (!step.skip) {
+    header.samples = step.input.samples;
+    accumulate_score(bucket.staging, static_cast<float>(step.input.samples), bucket.residual.data(),
+                     bucket.scores.data());
+    check_scores(bucket, step.iteration);
+    const std::vector<BlockId> chosen = choose(bucket);
+    encode_blocks(chosen, coding_, bucket.residual, body);
+    blocks_sent_ += chosen.size();
+  }
+  return std::make_shared<const Payload>(header, body);
+}
+
+std::vector<BlockId> SparseRule::choose(SparseBucket& bucket) {
+  const double density = density_;
+  if (density >= 1) return present_blocks(bucket);
+  const auto wanted = std::llround(density * static_cast<double>(bucket.layout.blocks));
+  std::vector<BlockId> chosen;
+  bucket.selector->select(bucket.scores, static_cast<std::size_t>(std::max(1LL, wanted)), chosen);
+  return chosen;
+}
+
+// At density 1 a gradient of zero counts too (momentum and weight decay move such weights), but a parameter
+// without a gradient stays as it is, as in torch; unless it still has something to send.
+std::vector<BlockId> SparseRule::present_blocks(const SparseBucket& bucket) const {
+  std::vector<BlockId> blocks;
+  for (std::size_t i = 0; i < bucket.layout.slices.size(); ++i) {
+    const Slice& slice = bucket.layout.slices[i];
+    const std::size_t end = (slice.offset + slice.numel + kBlock - 1) / kBlock;
+    for (std::size_t id = slice.offset / kBlock; id < end; ++id) {
+      if (bucket.present[i] || bucket.scores[id] > 0) blocks.push_back(static_cast<BlockId>(id));
+    }
+  }
+  return blocks;
+}
+
+// The gradients were finite; only a sum that overflowed can be otherwise.
+void SparseRule::check_scores(const SparseBucket& bucket, Iteration t) const {
+  const auto bad = std::find_if(bucket.scores.data(), bucket.scores.data() + bucket.scores.size(),
+                                [](float score) { return !std::isfinite(score); });
+  const auto block = static_cast<BlockId>(bad - bucket.scores.data());
+  if (block == bucket.scores.size()) return;
+  throw Error(ErrorCode::nonfinite, "the accumulated gradient of '" + tensor_of(bucket, block) +
+                                        "' overflowed at iteration " + std::to_string(t) +
+                                        "; clip gradients or lower the learning rate");
+}
+
+Update SparseRule::merge(BucketId id, std::span<const PayloadPtr> payloads) {
+  SparseBucket& bucket = *buckets_[id];
+  Update update;
+  std::vector<SparseGradient> contributions;
+  double samples = 0;
+  Rank first = 0;
+  for (Rank rank = 0; rank < payloads.size(); ++rank) {
+    const PayloadHeader& header = payloads[rank]->header();
+    update.iteration = header.iteration;
+    update.digests.push_back(header.digest);
+    if (header.samples == 0) continue;
+    if (contributions.empty()) {
+      first = rank;
+      update.settings = header.settings;
+    } else if (const auto difference = first_difference(update.settings, header.settings)) {
+      throw Error(ErrorCode::mismatch, "at " + where(header.iteration, id) + " param group " +
+                                           std::to_string(bucket.layout.group) + " differs between " +
+                                           describe_(first) + " (here) and " + describe_(rank) +
+                                           " (there): " + *difference +
+                                           "; schedulers must step alike on all members");
+    }
+    try {
+      contributions.push_back(decode_blocks(payloads[rank]->body(), bucket.layout.blocks));
+    } catch (const Error& error) {
+      throw Error(error.code(), describe_(rank) + " at " + where(header.iteration, id) + ": " + error.what());
+    }
+    samples += header.samples;
+  }
+  if (!contributions.empty()) update.gradient = stella::merge(contributions, samples);
+  return update;
+}
+
+void SparseRule::apply(BucketId id, Update update) {
+  SparseBucket& bucket = *buckets_[id];
+  check_digests(bucket, id, update);
+  std::uint64_t digest = bucket.digests.newest().value;
+  if (!update.gradient.blocks.empty()) {  // nobody contributed: not even settings to step by
+    digest -= hash_blocks(update.gradient.blocks, bucket.weights);
+    bucket.optimizer->step(update.gradient, update.settings, bucket.weights);
+    digest += hash_blocks(update.gradient.blocks, bucket.weights);
+  }
+  bucket.digests.add({update.iteration, digest});
+  if (update.iteration % kFullDigestEvery == 0) check_full_digest(bucket, id);
+  blocks_applied_ += update.gradient.blocks.size();
+  bucket.unpublished.push_back({update.iteration, std::move(update.gradient.blocks)});
+}
+
+void SparseRule::check_digests(const SparseBucket& bucket, BucketId id, const Update& update) const {
+  for (Rank rank = 0; rank < update.digests.size(); ++rank) {
+    const Digest& theirs = update.digests[rank];
+    const auto ours = bucket.digests.at(theirs.iteration);
+    if (!ours) {
+      throw Error(ErrorCode::protocol, describe_(rank) + " reports a digest of iteration " +
+                                           std::to_string(theirs.iteration) + " at " +
+                                           where(update.iteration, id));
+    }
+    if (*ours == theirs.value) continue;
+    throw Error(ErrorCode::mismatch,
+                "the weights of bucket " + std::to_string(id) + " (from '" + tensor_of(bucket, 0) +
+                    "') after iteration " + std::to_string(theirs.iteration) + " are not those of " +
+                    describe_(rank) + "; load the last checkpoint, and report this: it should not happen");
+  }
+}
+
+void SparseRule::check_full_digest(const SparseBucket& bucket, BucketId id) const {
+  const Digest kept = bucket.digests.newest();
+  if (hash_all_blocks(bucket.weights) == kept.value) return;
+  throw Error(ErrorCode::mismatch, "the weights of bucket " + std::to_string(id) +
+                                       " of this member changed outside of the optimizer before iteration " +
+                                       std::to_string(kept.iteration) +
+                                       ": faulty memory, or a write through a stray pointer");
+}
+
+void SparseRule::publish(BucketId id, Iteration t, std::span<float* const> parameters) {
+  SparseBucket& bucket = *buckets_[id];
+  while (!bucket.unpublished.empty() && bucket.unpublished.front().iteration <= t) {
+    for_each_run(bucket.layout, bucket.unpublished.front().blocks,
+                 [&](const Slice& slice, std::size_t first, std::size_t numel) {
+                   std::memcpy(parameters[slice.tensor] + slice.begin + (first - slice.offset),
+                               bucket.weights.data() + first, numel * sizeof(float));
+                 });
+    bucket.unpublished.pop_front();
+  }
+}
+
+std::uint64_t SparseRule::digest() const {
+  std::uint64_t digest = 0;
+  for (const auto& bucket : buckets_) digest = digest * 0x9e3779b97f4a7c15 + bucket->digests.newest().value;
+  return digest;
+}
+
+std::span<float> SparseRule::weights(BucketId id) { return buckets_[id]->weights; }
+
+void SparseRule::read_parameters(std::span<float* const> parameters) {
+  for (const auto& bucket : buckets_) {
+    for (const Slice& slice : bucket->layout.slices) {
+      std::memcpy(bucket->weights.data() + slice.offset, parameters[slice.tensor] + slice.begin,
+                  slice.numel * sizeof(float));
+    }
+  }
+}
+
+void SparseRule::write_parameters(std::span<float* const> parameters) {
+  for (const auto& bucket : buckets_) {
+    for (const Slice& slice : bucket->layout.slices) {
+      std::memcpy(parameters[slice.tensor] + slice.begin, bucket->weights.data() + slice.offset,
+                  slice.numel * sizeof(float));
+    }
+  }
+}
+
+std::vector<StateArray> SparseRule::state() {
+  std::vector<StateArray> arrays;
+  for (const auto& bucket : buckets_) {
+    for (const Slice& slice : bucket->layout.slices) {
+      const auto add = [&](const std::string& name, bool consensus, void* data) {
+        arrays.push_back({name, slice.tensor, consensus, slice.begin, slice.numel, data});
+      };
+      add("weights", true, bucket->weights.data() + slice.offset);
+      for (const StateTensor& moment : bucket->optimizer->state()) {
+        add(moment.name, true, moment.values.data() + slice.offset);
+      }
+      add("steps", true, bucket->optimizer->steps().data() + slice.offset / kBlock);
+      add("residual", false, bucket->residual.data() + slice.offset);
+    }
+  }
+  return arrays;
+}
+
+void SparseRule::state_loaded(Iteration iteration, std::span<float* const> parameters) {
+  for (const auto& bucket : buckets_) {
+    bucket->digests.restart({iteration, hash_all_blocks(bucket->weights)});
+    Unpublished behind{iteration, {}};
+    for (const Slice& slice : bucket->layout.slices) {
+      for (std::size_t begin = 0; begin < slice.numel; begin += kBlock) {
+        const std::size_t first = slice.offset + begin;
+        const std::size_t bytes = std::min(kBlock, slice.numel - begin) * sizeof(float);
+        if (std::memcmp(bucket->weights.data() + first, parameters[slice.tensor] + slice.begin + begin,
+                        bytes) != 0) {
+          behind.blocks.push_back(static_cast<BlockId>(first / kBlock));
+        }
+      }
+    }
+    bucket->unpublished.clear();
+    if (!behind.blocks.empty()) bucket->unpublished.push_back(std::move(behind));
+  }
+}
+
+const std::string& SparseRule::tensor_of(const SparseBucket& bucket, BlockId block) const {
+  const auto after =
+      std::upper_bound(bucket.layout.slices.begin(), bucket.layout.slices.end(), std::size_t{block} * kBlock,
+                       [](std::size_t element, const Slice& slice) { return element < slice.offset; });
+  return names_[std::prev(after)->tensor];
+}
+
+}  // namespace stella

@@ -1,0 +1,66 @@
+// One call of optimizer.step(), as the coroutines of its buckets see it.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "base/event.hpp"
+#include "base/ids.hpp"
+#include "base/progress.hpp"
+#include "stella/engine.hpp"
+
+namespace stella {
+
+// Lives until the last bucket's coroutine is done. Its input's pointers are valid only until every bucket has
+// reported copied().
+class Step {
+ public:
+  Step(Iteration t, Level how_far, const StepInput& what, std::size_t buckets)
+      : iteration(t),
+        level(how_far),
+        input(what),
+        groups(what.groups.begin(), what.groups.end()),
+        missing_(buckets) {
+    input.groups = groups;
+    skip = what.skip;
+  }
+
+  const Iteration iteration;
+  const Level level;
+  StepInput input;
+  const std::vector<GroupSettings> groups;  // by group; outlives the call of step()
+  std::atomic<bool> skip;                   // this member contributes nothing in this iteration
+
+  // A bucket's gradients are copied, or never will be. The last report opens handed_over.
+  //   bad    the first tensor of the bucket whose gradient is not finite
+  void copied(std::optional<std::uint32_t> bad) {
+    if (bad) {
+      std::lock_guard lock(mutex_);
+      if (!bad_tensor_ || *bad < *bad_tensor_) bad_tensor_ = bad;
+      skip = true;
+    }
+    if (missing_.fetch_sub(1) == 1) {
+      handed_over.set();
+      trainer_may_go_on.advance(1);
+    }
+  }
+
+  Event handed_over;           // for coroutines: nobody needs torch's gradients any more, and skip is final
+  Progress trainer_may_go_on;  // the same for the trainer's thread, as iteration 1
+
+  // The parameter to name in Error(nonfinite).
+  std::optional<std::uint32_t> bad_tensor() const {
+    std::lock_guard lock(mutex_);
+    return bad_tensor_;
+  }
+
+ private:
+  std::atomic<std::size_t> missing_;
+  mutable std::mutex mutex_;  // guards what follows
+  std::optional<std::uint32_t> bad_tensor_;
+};
+
+}  // namespace stella

@@ -1,0 +1,53 @@
+// stellatrain._core: the C++ engine for Python. Signatures mirror include/stella/.
+#include <nanobind/nanobind.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/string_view.h>
+#include <nanobind/stl/vector.h>
+
+#include <exception>
+#include <string>
+
+#include "python/bindings.hpp"
+#include "kernels/cpu.hpp"
+#include "net/secret.hpp"
+#include "stella/error.hpp"
+
+namespace nb = nanobind;
+
+namespace stella {
+namespace {
+
+// stellatrain.Error carries the code's name as its attribute `code`.
+void translate(const std::exception_ptr& thrown, void* type) {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const Error& error) {
+    const nb::handle python_type(static_cast<PyObject*>(type));
+    nb::object instance = python_type(error.what());
+    instance.attr("code") = nb::str(std::string(to_string(error.code())).c_str());
+    PyErr_SetObject(python_type.ptr(), instance.ptr());
+  }
+}
+
+}  // namespace
+}  // namespace stella
+
+NB_MODULE(_core, module) {
+  module.doc() = "The StellaTrain engine (C++).";
+  PyObject* error = PyErr_NewExceptionWithDoc(
+      "stellatrain.Error",
+      "What went wrong, with the member, the place in the run and what to do. `code` is for programs.",
+      PyExc_RuntimeError, nullptr);
+  module.attr("Error") = nb::handle(error);
+  nb::register_exception_translator(stella::translate, error);
+
+  stella::bind_engine(module);
+  stella::bind_session(module);
+  module.def("supported_targets", &stella::supported_targets,
+             "Instruction sets of this machine, best first.");
+  module.def("chosen_target", &stella::chosen_target, "The instruction set in use.");
+  module.def("force_target", &stella::force_target, nb::arg("name"),
+             "Uses one of supported_targets(); '' is the best.");
+  module.def("new_secret", &stella::RunSecret::new_text, "A fresh run secret, one line of text.");
+  stella::force_target_from_environment();
+}

@@ -1,0 +1,226 @@
+// The engine as a trainer sees it: several members in one process, real connections on the loopback.
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <map>
+#include <mutex>
+#include <random>
+
+#include "engine/members.hpp"
+#include "stella/error.hpp"
+
+namespace stella {
+namespace {
+
+using testing::Model;
+using testing::outcomes_of_members;
+using testing::run_members;
+
+GroupSettings sgd(double lr) {
+  GroupSettings settings;
+  settings.lr = lr;
+  return settings;
+}
+
+EngineOptions small_buckets(double density, unsigned staleness) {
+  EngineOptions options;
+  options.density = density;
+  options.staleness = staleness;
+  options.bucket_bytes = 4096;
+  options.threads = 2;
+  return options;
+}
+
+// Small integers, so that every sum in fp32 is exact.
+void fill_with_integers(std::vector<std::vector<float>>& tensors, std::mt19937& random) {
+  std::uniform_int_distribution<int> value(-8, 8);
+  for (auto& tensor : tensors) {
+    for (float& element : tensor) element = static_cast<float>(value(random));
+  }
+}
+
+class EngineWorlds : public ::testing::TestWithParam<std::uint32_t> {};
+INSTANTIATE_TEST_SUITE_P(OneToFourMembers, EngineWorlds, ::testing::Values(1, 2, 3, 4));
+
+// I4 of docs/membership: what was produced is applied or still held, exactly.
+TEST_P(EngineWorlds, WhatWasProducedIsAppliedOrStillInAResidual) {
+  const std::uint32_t world_size = GetParam();
+  for (const unsigned staleness : {0u, 1u}) {
+    for (const double density : {0.05, 0.5, 1.0}) {
+      std::mutex mutex;
+      std::map<std::string, double> produced, held;  // by "tensor:element", over all members
+      std::map<std::string, double> applied;
+      run_members(world_size, [&](Session& session, std::uint32_t rank) {
+        Model model({1, 15, 16, 17, 1000, 5000});
+        std::mt19937 random(rank);
+        // lr = world_size undoes the mean over the members' samples: the weights lose the plain sum.
+        const std::vector<GroupSettings> groups{sgd(world_size)};
+        auto engine = session.distribute(model.specs, groups, small_buckets(density, staleness), model.weight_pointers);
+        std::map<std::string, double> mine;
+        for (int step = 0; step < 12; ++step) {
+          fill_with_integers(model.gradients, random);
+          for (std::size_t tensor = 0; tensor < model.gradients.size(); ++tensor) {
+            for (std::size_t i = 0; i < model.gradients[tensor].size(); ++i) {
+              mine[std::to_string(tensor) + ":" + std::to_string(i)] += model.gradients[tensor][i];
+            }
+          }
+          engine->step(model.input(groups));
+        }
+        engine->drain(Level::finished, model.weight_pointers, groups);
+        std::lock_guard lock(mutex);
+        for (const auto& [key, value] : mine) produced[key] += value;
+        for (const StateArray& array : engine->state()) {
+          if (array.name != "residual") continue;
+          for (std::size_t i = 0; i < array.numel; ++i) {
+            held[std::to_string(array.tensor) + ":" + std::to_string(array.begin + i)] +=
+                static_cast<const float*>(array.data)[i];
+          }
+        }
+        for (std::size_t tensor = 0; tensor < model.weights.size(); ++tensor) {
+          for (std::size_t i = 0; i < model.weights[tensor].size(); ++i) {
+            applied[std::to_string(tensor) + ":" + std::to_string(i)] = -model.weights[tensor][i];
+          }
+        }
+        engine.reset();
+        session.leave();
+      });
+      for (const auto& [key, value] : produced) {
+        const double there = applied[key] + held[key];
+        // Dividing by 3 members and multiplying again rounds; powers of two are exact.
+        if (world_size == 3) {
+          ASSERT_NEAR(there, value, 1e-3) << key;
+        } else {
+          ASSERT_EQ(there, value) << key << " at density " << density << ", staleness " << staleness;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(EngineWorlds, EverybodyStartsFromMember0AndEndsWithEqualWeights) {
+  std::mutex mutex;
+  std::vector<std::vector<std::vector<float>>> ends;
+  run_members(GetParam(), [&](Session& session, std::uint32_t rank) {
+    Model model({33, 700, 64});
+    for (auto& tensor : model.weights) std::fill(tensor.begin(), tensor.end(), static_cast<float>(rank + 1));
+    const std::vector<GroupSettings> groups{sgd(0.1)};
+    auto engine = session.distribute(model.specs, groups, small_buckets(0.3, 1), model.weight_pointers);
+    std::mt19937 random(rank);
+    for (int step = 0; step < 5; ++step) {
+      fill_with_integers(model.gradients, random);
+      engine->step(model.input(groups));
+    }
+    engine->drain(Level::finished, model.weight_pointers, groups);
+    engine.reset();
+    session.leave();
+    std::lock_guard lock(mutex);
+    ends.push_back(model.weights);
+  });
+  for (const auto& end : ends) EXPECT_EQ(end, ends.front());
+}
+
+TEST(Engine, AMemberWhoseDataEndsEarlierWaitsForTheOthersWithEmptyContributions) {
+  run_members(3, [&](Session& session, std::uint32_t rank) {
+    Model model({100});
+    const std::vector<GroupSettings> groups{sgd(1)};
+    auto engine = session.distribute(model.specs, groups, small_buckets(1, 1), model.weight_pointers);
+    std::fill(model.gradients[0].begin(), model.gradients[0].end(), 1.0f);
+    for (std::uint32_t step = 0; step < 5 + rank; ++step) engine->step(model.input(groups));
+    engine->drain(Level::epoch_ended, model.weight_pointers, groups);
+    EXPECT_FLOAT_EQ(model.weights[0][0], -7.0f);  // the last one's steps count in full: the mean of what there was
+    engine->step(model.input(groups));
+    engine->drain(Level::finished, model.weight_pointers, groups);
+    EXPECT_FLOAT_EQ(model.weights[0][99], -8.0f);
+    engine.reset();
+    session.leave();
+  });
+}
+
+std::string sentence_of(const std::exception_ptr& outcome) {
+  try {
+    if (outcome) std::rethrow_exception(outcome);
+  } catch (const Error& error) {
+    return std::string(to_string(error.code())) + ": " + error.what();
+  } catch (const std::exception& other) {
+    return other.what();
+  }
+  return "";
+}
+
+TEST(Engine, ANonFiniteGradientIsNamedAndNothingOfItIsApplied) {
+  run_members(2, [&](Session& session, std::uint32_t rank) {
+    Model model({40, 40});
+    const std::vector<GroupSettings> groups{sgd(1)};
+    auto engine = session.distribute(model.specs, groups, small_buckets(1, 0), model.weight_pointers);
+    const bool bad = rank == 0;
+    for (auto& tensor : model.gradients) std::fill(tensor.begin(), tensor.end(), 2.0f);
+    if (bad) model.gradients[1][7] = std::numeric_limits<float>::quiet_NaN();
+    if (bad) {
+      try {
+        engine->step(model.input(groups));
+        FAIL() << "no error";
+      } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ErrorCode::nonfinite);
+        EXPECT_NE(std::string(error.what()).find("tensor1"), std::string::npos) << error.what();
+      }
+    } else {
+      engine->step(model.input(groups));
+    }
+    EXPECT_FLOAT_EQ(model.weights[1][7], -2.0f);  // the other member's gradient alone
+    engine->drain(Level::finished, model.weight_pointers, groups);
+    engine.reset();
+    session.leave();
+  });
+}
+
+TEST(Engine, AnotherModelShapeIsAnErrorOnBothSidesThatNamesTheParameter) {
+  const auto outcomes = outcomes_of_members(2, [&](Session& session, std::uint32_t rank) {
+    Model model({40, rank == 0 ? 16 : 17});
+    const std::vector<GroupSettings> groups{sgd(1)};
+    session.distribute(model.specs, groups, small_buckets(1, 0), model.weight_pointers);
+  });
+  for (const auto& outcome : outcomes) {
+    const std::string sentence = sentence_of(outcome);
+    EXPECT_NE(sentence.find("mismatch"), std::string::npos) << sentence;
+    EXPECT_NE(sentence.find("'tensor1' (16,)"), std::string::npos) << sentence;
+    EXPECT_NE(sentence.find("'tensor1' (17,)"), std::string::npos) << sentence;
+  }
+}
+
+TEST(Engine, ALearningRateThatDiffersBetweenMembersIsNamed) {
+  const auto outcomes = outcomes_of_members(2, [&](Session& session, std::uint32_t rank) {
+    Model model({64});
+    std::vector<GroupSettings> groups{sgd(1)};
+    auto engine = session.distribute(model.specs, groups, small_buckets(1, 0), model.weight_pointers);
+    groups[0].lr = rank == 0 ? 0.5 : 0.25;
+    engine->step(model.input(groups));
+  });
+  for (const auto& outcome : outcomes) {
+    const std::string sentence = sentence_of(outcome);
+    EXPECT_NE(sentence.find("lr is 0."), std::string::npos) << sentence;
+  }
+}
+
+TEST(Engine, AMemberThatEndsWithoutFinishIsNamedByAllSurvivors) {
+  const auto outcomes = outcomes_of_members(4, [&](Session& session, std::uint32_t rank) {
+    Model model({640});
+    const std::vector<GroupSettings> groups{sgd(1)};
+    auto engine = session.distribute(model.specs, groups, small_buckets(0.5, 1), model.weight_pointers);
+    const bool quits = rank == 0;
+    for (int step = 0; step < 1000; ++step) {
+      if (quits && step == 5) return;
+      engine->step(model.input(groups));
+    }
+  });
+  int named = 0;
+  for (const auto& outcome : outcomes) {
+    const std::string sentence = sentence_of(outcome);
+    if (sentence.empty()) continue;
+    EXPECT_NE(sentence.find("it ended without finish()"), std::string::npos) << sentence;
+    ++named;
+  }
+  EXPECT_EQ(named, 3);
+}
+
+}  // namespace
+}  // namespace stella

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Installs what is missing on Debian 12/13 or Ubuntu 24.04: system packages by apt, Python packages into .venv/.
+# Quick when nothing is missing. Run from the project's root.
+set -euo pipefail
+
+packages=(build-essential cmake ninja-build ccache pkg-config clang-format git iproute2 util-linux
+          libasio-dev libssl-dev libhwy-dev libspdlog-dev libxxhash-dev libgtest-dev libbenchmark-dev
+          python3-dev python3-venv dataset-fashion-mnist)
+stamp=.venv/.setup-$(cat tools/setup.sh tools/requirements.txt | sha256sum | cut -c1-16)
+if [ -e "$stamp" ]; then exit 0; fi
+
+say() { echo "stellatrain: $*"; }
+fail() { echo "stellatrain: $*" >&2; exit 1; }
+
+command -v apt-get > /dev/null || fail "this script needs apt (Debian 12/13, Ubuntu 24.04); elsewhere install: ${packages[*]}"
+# The documentation of the system's own Python is the demo's text; any version will do.
+python_doc=$(apt-cache depends python3-doc 2> /dev/null | sed -n 's/.*Depends: \(python3\.[0-9]*-doc\)$/\1/p' | head -n 1)
+packages+=("${python_doc:-python3-doc}")
+
+missing=()
+for package in "${packages[@]}"; do
+  [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null)" = installed ] || missing+=("$package")
+done
+if [ ${#missing[@]} -gt 0 ]; then
+  say "installing system packages: ${missing[*]}"
+  as_root=()
+  if [ "$(id -u)" != 0 ]; then
+    command -v sudo > /dev/null || fail "not root and no sudo: ask for 'apt-get install ${missing[*]}'"
+    as_root=(sudo)
+  fi
+  "${as_root[@]}" apt-get update -qq || fail "apt-get update failed: is there a network?"
+  DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -qq -y --no-install-recommends "${missing[@]}" > /dev/null ||
+    fail "apt-get could not install ${missing[*]}"
+fi
+
+if [ ! -x .venv/bin/python ]; then
+  say "making the Python environment in .venv/"
+  python3 -m venv .venv || fail "python3 -m venv failed; is python3-venv installed?"
+fi
+say "installing Python packages into .venv/ (torch is large; this happens once)"
+.venv/bin/pip install --quiet --disable-pip-version-check -r tools/requirements.txt ||
+  fail "pip could not install tools/requirements.txt into .venv/"
+rm -f .venv/.setup-*
+touch "$stamp"
