@@ -54,6 +54,8 @@ def broken_commands(text: str) -> list[str]:
     targets = {word for line in re.findall(r"^([a-z][\w -]*):", makefile, re.MULTILINE) for word in line.split()}
     found = []
     for line in commands(text):
+        if not re.match(r"(\w+=\S* )*(make|stella) ", line):
+            continue
         words = shlex.split(line, comments=True)
         while words and "=" in words[0]:
             words.pop(0)

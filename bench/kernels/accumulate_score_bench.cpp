@@ -12,7 +12,7 @@ void accumulate_and_score(benchmark::State& state) {
   const auto gradient = normal(kNumel);
   AlignedArray<float> residual(kNumel), scores(kBlocks);
   for (auto _ : state) {
-    accumulate_score(gradient, 0.5f, residual.data(), scores.data());
+    accumulate_score(gradient, 0.5f, residual.data(), residual.data(), scores.data());
     benchmark::ClobberMemory();
   }
   per(state, "parameter", kNumel);

@@ -1,0 +1,121 @@
+"""Memory over 10,000 iterations, and what an idle engine costs.
+
+usage: python -m bench.soak [--iterations 10000] [--members 4] [--idle 20]
+
+Members are threads of one process, joined over the loopback; the model is small, so that iterations are many. Prints
+the resident memory every tenth of the way, and the share of a core that all engines together take while the trainer
+computes nothing. Exits with 1 if memory grew by more than 2 MiB after the first tenth, or if one idle engine takes 1 %
+of a core or more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import socket
+import sys
+import threading
+import time
+
+import torch
+
+from stellatrain import _core
+from stellatrain.environment import Membership
+from stellatrain.run import Run
+
+GROWTH_LIMIT = 2 * 2**20  # bytes
+IDLE_LIMIT = 0.01  # of a core, per engine
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--iterations", type=int, default=10_000)
+    parser.add_argument("--members", type=int, default=4)
+    parser.add_argument("--idle", type=float, default=20, help="seconds")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    soak = Soak(args, port, _core.new_secret())
+    threads = [threading.Thread(target=soak.member, args=(rank,)) for rank in range(args.members)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return soak.verdict()
+
+
+class Soak:
+    """What the members share: they meet at barriers, rank 0 measures."""
+
+    def __init__(self, args: argparse.Namespace, port: int, secret: str):
+        self.args, self.port, self.secret = args, port, secret
+        self.memory: list[int] = []  # bytes, every tenth of the way
+        self.idle_share = 1.0  # of a core, per engine
+        self.failures: list[BaseException] = []
+
+    def member(self, rank: int) -> None:
+        try:
+            self._train(rank)
+        except BaseException as failure:
+            self.failures.append(failure)
+
+    def _train(self, rank: int) -> None:
+        who = Membership(
+            rank=rank,
+            world_size=self.args.members,
+            coordinator=f"127.0.0.1:{self.port}",
+            port=self.port if rank == 0 else 0,
+            secret=self.secret,
+        )
+        with Run(who) as run:
+            torch.manual_seed(rank)
+            net = torch.nn.Sequential(torch.nn.Linear(256, 256), torch.nn.ReLU(), torch.nn.Linear(256, 256))
+            _, optimizer = run.distribute(
+                net, torch.optim.AdamW(net.parameters(), lr=1e-4), density=0.05, bucket_mib=0.0625, threads=1
+            )
+            x = torch.randn(4, 256)
+            for iteration in range(1, self.args.iterations + 1):
+                optimizer.zero_grad()
+                net(x).square().mean().backward()
+                optimizer.step()
+                if iteration % (self.args.iterations // 10) == 0 and rank == 0:
+                    self.memory.append(_resident_bytes())
+                    print(f"iteration {iteration}: {self.memory[-1] / 2**20:.1f} MiB", flush=True)
+            run.session.all_gather("idle begins", b"")
+            self._idle(rank)
+            run.session.all_gather("idle ends", b"")
+            run.finish()
+
+    def _idle(self, rank: int) -> None:
+        """All trainers wait; the process's CPU time is that of the engines."""
+        time.sleep(1)
+        before = _cpu_seconds()
+        time.sleep(self.args.idle)
+        if rank == 0:
+            self.idle_share = (_cpu_seconds() - before) / self.args.idle / self.args.members
+            print(f"idle: {self.idle_share:.3%} of a core per engine", flush=True)
+
+    def verdict(self) -> int:
+        if self.failures:
+            print(f"failed: {self.failures[0]}", file=sys.stderr)
+            return 1
+        growth = self.memory[-1] - self.memory[0]
+        print(f"memory grew by {growth / 2**20:.2f} MiB from the first tenth to the last")
+        return int(growth > GROWTH_LIMIT or self.idle_share >= IDLE_LIMIT)
+
+
+def _resident_bytes() -> int:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+if __name__ == "__main__":
+    sys.exit(main())
