@@ -1,6 +1,9 @@
 #include "kernels/accumulate_score.hpp"
 
+#include <hwy/cache_control.h>
+
 #include <cassert>
+#include <cstdint>
 
 #include "kernels/block.hpp"
 
@@ -13,24 +16,37 @@ HWY_BEFORE_NAMESPACE();
 namespace stella::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// residual += weight * gradient in Lanes(d) places; returns |residual|.
-template <class D>
-HWY_INLINE hn::Vec<D> accumulate(D d, const float* gradient, float weight, float* residual) {
-  const auto sum = hn::Add(hn::LoadU(d, residual), hn::Mul(hn::Set(d, weight), hn::LoadU(d, gradient)));
-  hn::StoreU(sum, d, residual);
+// What one call works on; places count elements.
+struct Arrays {
+  const float* gradient;
+  float weight;
+  const float* residual;
+  float* sum;
+};
+
+// sum = residual + weight * gradient in Lanes(d) places from `at`; returns |sum|. With kStream past the
+// caches.
+template <bool kStream, class D>
+HWY_INLINE hn::Vec<D> accumulate(D d, const Arrays& a, std::size_t at) {
+  const auto sum =
+      hn::Add(hn::LoadU(d, a.residual + at), hn::Mul(hn::Set(d, a.weight), hn::LoadU(d, a.gradient + at)));
+  if constexpr (kStream) {
+    hn::Stream(sum, d, a.sum + at);
+  } else {
+    hn::StoreU(sum, d, a.sum + at);
+  }
   return hn::Abs(sum);
 }
 
 #if HWY_TARGET == HWY_SCALAR  // one lane, and no operations across lanes
 
-void accumulate_score(std::span<const float> gradient, float weight, float* residual, float* scores) {
+template <bool kStream>
+void accumulate_all(const Arrays& a, std::size_t blocks, float* scores) {
   const hn::CappedTag<float, 1> d;
-  for (std::size_t block = 0; block < gradient.size() / kBlock; ++block) {
+  for (std::size_t block = 0; block < blocks; ++block) {
     float x[kBlock];
-    for (std::size_t i = 0; i < kBlock; ++i) {
-      const std::size_t at = block * kBlock + i;
-      x[i] = hn::GetLane(accumulate(d, gradient.data() + at, weight, residual + at));
-    }
+    for (std::size_t i = 0; i < kBlock; ++i)
+      x[i] = hn::GetLane(accumulate<kStream>(d, a, block * kBlock + i));
     float t[4];
     for (std::size_t j = 0; j < 4; ++j) t[j] = (x[j] + x[j + 8]) + (x[j + 4] + x[j + 12]);
     scores[block] = (t[0] + t[2]) + (t[1] + t[3]);
@@ -54,17 +70,17 @@ HWY_INLINE hn::Vec<Quarter> fold(V v) {
 }
 
 // accumulate() for one block; returns its t.
-template <class D>
-HWY_INLINE hn::Vec<Quarter> accumulate_block(D d, const float* gradient, float weight, float* residual) {
-  const auto x0 = accumulate(d, gradient, weight, residual);
+template <bool kStream, class D>
+HWY_INLINE hn::Vec<Quarter> accumulate_block(D d, const Arrays& a, std::size_t at) {
+  const auto x0 = accumulate<kStream>(d, a, at);
   if constexpr (hn::MaxLanes(d) == 16) {
     return fold(x0);
   } else if constexpr (hn::MaxLanes(d) == 8) {
-    return fold(hn::Add(x0, accumulate(d, gradient + 8, weight, residual + 8)));
+    return fold(hn::Add(x0, accumulate<kStream>(d, a, at + 8)));
   } else {
-    const auto x4 = accumulate(d, gradient + 4, weight, residual + 4);
-    const auto x8 = accumulate(d, gradient + 8, weight, residual + 8);
-    const auto x12 = accumulate(d, gradient + 12, weight, residual + 12);
+    const auto x4 = accumulate<kStream>(d, a, at + 4);
+    const auto x8 = accumulate<kStream>(d, a, at + 8);
+    const auto x12 = accumulate<kStream>(d, a, at + 12);
     return hn::Add(hn::Add(x0, x8), hn::Add(x4, x12));
   }
 }
@@ -78,13 +94,12 @@ HWY_INLINE hn::Vec<Quarter> scores_of(hn::Vec<Quarter> t0, hn::Vec<Quarter> t1, 
   return hn::Add(hn::ConcatEven(d, s23, s01), hn::ConcatOdd(d, s23, s01));
 }
 
-void accumulate_score(std::span<const float> gradient, float weight, float* residual, float* scores) {
+template <bool kStream>
+void accumulate_all(const Arrays& a, std::size_t blocks, float* scores) {
   const Quarter d;
   const hn::CappedTag<float, kBlock> wide;
-  const std::size_t blocks = gradient.size() / kBlock;
-  const auto t = [&](std::size_t block) HWY_ATTR {
-    return accumulate_block(wide, gradient.data() + block * kBlock, weight, residual + block * kBlock);
-  };
+  const auto t = [&](std::size_t block)
+                     HWY_ATTR { return accumulate_block<kStream>(wide, a, block * kBlock); };
   std::size_t block = 0;
   for (; block + 4 <= blocks; block += 4) {
     const auto t0 = t(block), t1 = t(block + 1), t2 = t(block + 2), t3 = t(block + 3);
@@ -98,6 +113,18 @@ void accumulate_score(std::span<const float> gradient, float weight, float* resi
 
 #endif
 
+void accumulate_score(std::span<const float> gradient, float weight, const float* residual, float* sum,
+                      float* scores) {
+  const Arrays arrays{gradient.data(), weight, residual, sum};
+  const bool on_a_cache_line = reinterpret_cast<std::uintptr_t>(sum) % 64 == 0;
+  if (sum != residual && on_a_cache_line) {
+    accumulate_all<true>(arrays, gradient.size() / kBlock, scores);
+    hwy::FlushStream();
+  } else {
+    accumulate_all<false>(arrays, gradient.size() / kBlock, scores);
+  }
+}
+
 }  // namespace stella::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -106,9 +133,10 @@ namespace stella {
 
 HWY_EXPORT(accumulate_score);
 
-void accumulate_score(std::span<const float> gradient, float weight, float* residual, float* scores) {
+void accumulate_score(std::span<const float> gradient, float weight, const float* residual, float* sum,
+                      float* scores) {
   assert(gradient.size() % kBlock == 0);
-  HWY_DYNAMIC_DISPATCH(accumulate_score)(gradient, weight, residual, scores);
+  HWY_DYNAMIC_DISPATCH(accumulate_score)(gradient, weight, residual, sum, scores);
 }
 
 }  // namespace stella

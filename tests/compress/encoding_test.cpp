@@ -133,7 +133,7 @@ TEST(Encoding, SentPlusHeldIsWhatCameInExactlyOverManyIterations) {
         gradient[i] = static_cast<float>(static_cast<int>(random() % 2001) - 1000);
         produced[i] += gradient[i];
       }
-      accumulate_score(gradient, 1, residual.data(), scores.data());
+      accumulate_score(gradient, 1, residual.data(), residual.data(), scores.data());
       const auto blocks = some_blocks(random, total, 0.2);
       const auto received = decode_blocks(encoded(blocks, coding, residual), total);
       for (std::size_t i = 0; i < received.values.size(); ++i) {

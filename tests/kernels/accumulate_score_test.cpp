@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "base/aligned.hpp"
 #include "kernels/block.hpp"
 #include "kernels/kernel_testing.hpp"
 
@@ -35,9 +36,19 @@ void expect_reference(std::span<const float> gradient, float weight, const std::
   on_every_target([&] {
     auto own_residual = residual;
     std::vector<float> scores(blocks + 1, -1.0f);
-    accumulate_score(gradient, weight, own_residual.data(), scores.data());
+    accumulate_score(gradient, weight, own_residual.data(), own_residual.data(), scores.data());
     EXPECT_TRUE(same_bits(own_residual, expected_residual));
     EXPECT_TRUE(same_bits(scores, expected_scores));
+
+    // Elsewhere, on a cache line (past the caches) and off it; the residual stays as it was.
+    for (const std::size_t off : {0, 1}) {
+      AlignedArray<float> elsewhere(residual.size() + 1);
+      std::fill(scores.begin(), scores.end(), -1.0f);
+      accumulate_score(gradient, weight, residual.data(), elsewhere.data() + off, scores.data());
+      const std::vector<float> sum(elsewhere.data() + off, elsewhere.data() + off + residual.size());
+      EXPECT_TRUE(same_bits(sum, expected_residual));
+      EXPECT_TRUE(same_bits(scores, expected_scores));
+    }
   });
 }
 
@@ -62,7 +73,7 @@ TEST(AccumulateScore, SignsDoNotCancel) {
     for (std::size_t i = 0; i < kBlock; ++i) gradient[i] = i % 2 ? 1.0f : -1.0f;
     std::vector<float> residual(kBlock);
     float score = 0;
-    accumulate_score(gradient, 1, residual.data(), &score);
+    accumulate_score(gradient, 1, residual.data(), residual.data(), &score);
     EXPECT_EQ(score, 16);
   });
 }
@@ -73,7 +84,7 @@ TEST(AccumulateScore, AnOverflowingSumIsInfiniteAndAZeroBlockScoresZero) {
     std::fill_n(gradient.begin(), kBlock, std::numeric_limits<float>::max());
     std::vector<float> residual(gradient.size(), 0.0f);
     std::vector<float> scores(2);
-    accumulate_score(gradient, 1, residual.data(), scores.data());
+    accumulate_score(gradient, 1, residual.data(), residual.data(), scores.data());
     EXPECT_EQ(scores[0], std::numeric_limits<float>::infinity());
     EXPECT_EQ(scores[1], 0);
   });
