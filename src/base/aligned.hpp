@@ -15,7 +15,7 @@ inline constexpr std::size_t kCacheLine = 64;  // bytes
 
 // An owned array of `size` trivially copyable values, all zero at first, aligned to a cache line. Movable.
 template <class T>
-  requires std::is_trivially_copyable_v<T>
+requires std::is_trivially_copyable_v<T>
 class AlignedArray {
  public:
   AlignedArray() = default;

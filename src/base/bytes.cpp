@@ -41,8 +41,9 @@ std::string ByteReader::get_string(std::size_t limit) {
 
 std::span<const std::byte> ByteReader::take(std::size_t size) {
   if (size > rest_.size()) {
-    throw Error(ErrorCode::protocol, what_ + ": cut off; " + std::to_string(size) + " more bytes were expected, " +
-                                         std::to_string(rest_.size()) + " are left");
+    throw Error(ErrorCode::protocol, what_ + ": cut off; " + std::to_string(size) +
+                                         " more bytes were expected, " + std::to_string(rest_.size()) +
+                                         " are left");
   }
   const auto taken = rest_.first(size);
   rest_ = rest_.subspan(size);

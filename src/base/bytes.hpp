@@ -21,7 +21,8 @@ template <class T>
 concept WireScalar = (std::is_integral_v<T> && !std::is_same_v<T, bool>) || std::is_same_v<T, float> ||
                      std::is_same_v<T, double>;
 
-static_assert(std::endian::native == std::endian::little, "the wire formats are little-endian, as is this code");
+static_assert(std::endian::native == std::endian::little,
+              "the wire formats are little-endian, as is this code");
 
 // Appends to a byte vector that it borrows. One thread at a time.
 class ByteWriter {

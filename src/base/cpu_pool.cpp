@@ -1,6 +1,7 @@
 #include "base/cpu_pool.hpp"
 
 #include <asio/post.hpp>
+#include <cfenv>
 #include <tuple>
 #include <utility>
 
@@ -26,6 +27,8 @@ asio::awaitable<void> CpuPool::enter(Priority priority) {
 }
 
 void CpuPool::run_most_urgent() {
+  // A thread inherits how its maker rounds and whether it flushes denormals (torch.set_flush_denormal).
+  std::fesetenv(FE_DFL_ENV);
   Resume resume;
   {
     std::lock_guard lock(mutex_);

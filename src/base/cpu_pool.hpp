@@ -1,5 +1,5 @@
-// The threads that compute. Earlier iterations first, then buckets nearer the input (StellaTrain §3.3, "earliest
-// deadline first"); running work is not interrupted.
+// The threads that compute. Earlier iterations first, then buckets nearer the input (StellaTrain §3.3,
+// "earliest deadline first"); running work is not interrupted.
 #pragma once
 
 #include <asio/awaitable.hpp>
@@ -31,8 +31,9 @@ class CpuPool {
 
   asio::thread_pool::executor_type executor() { return pool_.get_executor(); }
 
-  // The calling coroutine, which must have been spawned on executor(), goes on on a thread of the pool when no
-  // more urgent work is waiting.
+  // The calling coroutine, which must have been spawned on executor(), goes on on a thread of the pool when
+  // no more urgent work is waiting. It computes in the default floating-point environment: equal on all
+  // members.
   asio::awaitable<void> enter(Priority priority);
 
  private:

@@ -10,8 +10,8 @@
 
 namespace stella {
 
-// Coroutines wait for it without occupying a thread. Any thread may call anything. Once set or failed it stays
-// so; later calls of set() and fail() change nothing. It must outlive its waiters' suspension.
+// Coroutines wait for it without occupying a thread. Any thread may call anything. Once set or failed it
+// stays so; later calls of set() and fail() change nothing. It must outlive its waiters' suspension.
 class Event {
  public:
   void set() { finish(nullptr); }

@@ -1,10 +1,12 @@
 // The newest iteration that has passed some point of the pipeline.
 #pragma once
 
-#include <asio/awaitable.hpp>
 #include <algorithm>
+#include <asio/awaitable.hpp>
+#include <chrono>
 #include <condition_variable>
 #include <exception>
+#include <functional>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -63,10 +65,20 @@ class Progress {
     });
   }
 
-  // Blocks the calling thread until t has passed.
-  void wait(Iteration t) {
+  // Blocks the calling thread until t has passed. `while_waiting`, if there is one, is called every 100 ms
+  // meanwhile; what it throws ends the wait.
+  void wait(Iteration t, const std::function<void()>& while_waiting = {}) {
     std::unique_lock lock(mutex_);
-    blocked_.wait(lock, [&] { return t <= reached_ || error_; });
+    const auto over = [&] { return t <= reached_ || error_; };
+    while (!over()) {
+      if (!while_waiting) {
+        blocked_.wait(lock, over);
+      } else if (!blocked_.wait_for(lock, std::chrono::milliseconds(100), over)) {
+        lock.unlock();
+        while_waiting();
+        lock.lock();
+      }
+    }
     if (t > reached_) std::rethrow_exception(error_);
   }
 

@@ -26,6 +26,7 @@ std::size_t Exchange::Round::missing() const {
 
 asio::awaitable<std::vector<PayloadPtr>> Exchange::all_gather(PayloadPtr mine) {
   if (failure_) throw *failure_;
+  if (group_.failure() != nullptr) throw *group_.failure();
   const Key key{mine->header().iteration, mine->header().bucket};
   auto gathering = round(key);
   const std::shared_ptr<const Bytes> message(mine, &mine->bytes());
@@ -42,10 +43,7 @@ asio::awaitable<std::vector<PayloadPtr>> Exchange::all_gather(PayloadPtr mine) {
   const Deadline deadline(executor, std::chrono::steady_clock::now() + options_.timeout,
                           [this, key, gathering] { give_up(key, *gathering); });
   co_await gathering->complete.wait();
-
-  rounds_.erase(key);
-  gathered_[key.second] = std::max(gathered_[key.second], key.first);
-  co_return std::move(gathering->payloads);
+  co_return gathering->payloads;
 }
 
 void Exchange::fail(const Error& error) {
@@ -60,7 +58,7 @@ void Exchange::restart_after(Iteration iteration) {
 }
 
 void Exchange::receive(Rank from, Bytes message) {
-  auto payload = std::make_shared<const Payload>(std::move(message));
+  const auto payload = parse(from, std::move(message));
   const PayloadHeader& header = payload->header();
   const auto refuse = [&](const std::string& why) {
     throw Error(ErrorCode::protocol, group_.describe(from) + " sent a payload for iteration " +
@@ -76,7 +74,15 @@ void Exchange::receive(Rank from, Bytes message) {
            std::to_string(newest + options_.window));
   }
   if (round({header.iteration, header.bucket})->payloads[from]) refuse("a second time");
-  put(from, std::move(payload));
+  put(from, payload);
+}
+
+PayloadPtr Exchange::parse(Rank from, Bytes message) const {
+  try {
+    return std::make_shared<const Payload>(std::move(message));
+  } catch (const Error& error) {
+    throw Error(error.code(), group_.describe(from) + " sent a broken " + error.what());
+  }
 }
 
 void Exchange::member_left(Rank rank) {
@@ -97,9 +103,23 @@ std::shared_ptr<Exchange::Round> Exchange::round(Key key) {
 }
 
 void Exchange::put(Rank from, PayloadPtr payload) {
-  auto gathering = round({payload->header().iteration, payload->header().bucket});
+  const BucketId bucket = payload->header().bucket;
+  auto gathering = round({payload->header().iteration, bucket});
   gathering->payloads[from] = std::move(payload);
-  if (gathering->missing() == 0) gathering->complete.set();
+  if (gathering->missing() != 0) return;
+  gathering->complete.set();
+  forget_gathered(bucket);
+}
+
+// In order of iterations: a member's contribution may overtake its previous one on the way to the wire, and
+// then the round of the previous one, which is still awaited, is the later one to be complete.
+void Exchange::forget_gathered(BucketId bucket) {
+  Iteration& newest = gathered_[bucket];
+  for (auto next = rounds_.find({newest + 1, bucket}); next != rounds_.end() && next->second->missing() == 0;
+       next = rounds_.find({newest + 1, bucket})) {
+    rounds_.erase(next);
+    ++newest;
+  }
 }
 
 void Exchange::give_up(Key key, Round& waiting) {

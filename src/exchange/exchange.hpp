@@ -39,7 +39,8 @@ class Exchange {
   Exchange& operator=(const Exchange&) = delete;
 
   // Sends `mine` and resumes with everybody's payload for its bucket and iteration, in member order, own
-  // included. Throws the first failure of the group, or Error(timeout) that names who is missing.
+  // included. Each bucket and iteration once, iterations without gaps. Throws the first failure of the group,
+  // or Error(timeout) that names who is missing.
   asio::awaitable<std::vector<PayloadPtr>> all_gather(PayloadPtr mine);
 
   // Every all-gather, under way or to come, throws `error`.
@@ -50,7 +51,7 @@ class Exchange {
 
  private:
   using Key = std::pair<Iteration, BucketId>;
-  // One all-gather under way, from its first payload to its last.
+  // One all-gather under way, from its first payload until it and all before it are complete.
   struct Round {
     explicit Round(std::size_t members) : payloads(members) {}
     std::vector<PayloadPtr> payloads;  // by rank
@@ -61,13 +62,15 @@ class Exchange {
   void receive(Rank from, Bytes message);
   void member_left(Rank rank);
   std::shared_ptr<Round> round(Key key);
+  PayloadPtr parse(Rank from, Bytes message) const;
   void put(Rank from, PayloadPtr payload);
+  void forget_gathered(BucketId bucket);
   void give_up(Key key, Round& waiting);
 
   Group& group_;
   ExchangeOptions options_;
   std::map<Key, std::shared_ptr<Round>> rounds_;
-  std::vector<Iteration> gathered_;  // by bucket: the newest iteration whose all-gather is complete
+  std::vector<Iteration> gathered_;  // by bucket: up to this iteration every all-gather is complete
   std::unique_ptr<Error> failure_;
 };
 

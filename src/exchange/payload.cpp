@@ -1,6 +1,5 @@
 #include "exchange/payload.hpp"
 
-#include <cmath>
 #include <string>
 #include <utility>
 
@@ -8,6 +7,8 @@
 #include "stella/error.hpp"
 
 namespace stella {
+
+bool usable_samples(double samples) { return samples == 0 || (samples >= 1e-30 && samples <= 1e30); }
 
 Payload::Payload(const PayloadHeader& header, std::span<const std::byte> body) : header_(header) {
   bytes_.reserve(128 + body.size());
@@ -39,7 +40,7 @@ Payload::Payload(Bytes message) : bytes_(std::move(message)) {
   header_.bucket = reader.get<BucketId>();
   header_.iteration = reader.get<Iteration>();
   header_.samples = reader.get<double>();
-  if (!std::isfinite(header_.samples) || header_.samples < 0) {
+  if (!usable_samples(header_.samples)) {
     throw Error(ErrorCode::protocol, "payload: a sample count of " + std::to_string(header_.samples));
   }
   header_.digest.iteration = reader.get<Iteration>();

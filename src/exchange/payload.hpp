@@ -31,6 +31,9 @@ struct PayloadHeader {
   friend bool operator==(const PayloadHeader&, const PayloadHeader&) = default;
 };
 
+// Whether a sample count is one that fp32 arithmetic can weight gradients with: 0, or from 1e-30 to 1e30.
+bool usable_samples(double samples);
+
 // One contribution as it crosses the network. `bytes` is the whole message; it owns what body() shows.
 class Payload {
  public:

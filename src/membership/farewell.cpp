@@ -43,6 +43,7 @@ ErrorCode from_wire(std::uint8_t code) {
 
 Bytes encode(const Error& reason) {
   Bytes bytes;
+  bytes.reserve(kMaxAbort);
   ByteWriter writer(bytes);
   writer.put(to_wire(reason.code()));
   writer.put_string(std::string_view(reason.what()).substr(0, kMaxSentence));

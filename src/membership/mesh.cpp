@@ -30,10 +30,10 @@ GroupOptions checked(GroupOptions options) {
             " ms) must be at least twice the heartbeat (" + std::to_string(options.heartbeat.count()) +
             " ms)");
   if (options.world_size > 1 && !options.secret) {
-    throw Error(ErrorCode::configuration,
-                "a run of several members needs a run secret: set STELLA_SECRET_FILE on every member to a "
-                "copy of one "
-                "file");
+    throw Error(
+        ErrorCode::configuration,
+        "a run of several members needs a run secret: make one with `stella secret new > run.key`, and set "
+        "STELLA_SECRET_FILE on every member to a copy of that file");
   }
   if (options.name.empty()) options.name = "m" + std::to_string(options.rank);
   return options;

@@ -41,6 +41,14 @@ TEST(Progress, WhatHasPassedIsThereEvenAfterAFailure) {
   EXPECT_THROW(asio::co_spawn(pool, wait_for(progress, 2), asio::use_future).get(), std::runtime_error);
 }
 
+TEST(Progress, WhatIsThrownWhileWaitingEndsTheWait) {
+  Progress progress;
+  const auto interrupt = [] { throw std::runtime_error("Ctrl-C"); };
+  EXPECT_THROW(progress.wait(1, interrupt), std::runtime_error);
+  progress.advance(1);
+  EXPECT_NO_THROW(progress.wait(1, interrupt));
+}
+
 TEST(Progress, NeverGoesBack) {
   Progress progress(7);
   progress.advance(3);

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <atomic>
-#include <cstring>
 #include <map>
 #include <mutex>
 #include <vector>
@@ -13,9 +12,8 @@
 namespace stella::testing {
 
 inline Bytes bytes_of(std::string_view text) {
-  Bytes bytes(text.size());
-  std::memcpy(bytes.data(), text.data(), text.size());
-  return bytes;
+  const auto* first = reinterpret_cast<const std::byte*>(text.data());
+  return {first, first + text.size()};
 }
 
 inline GroupOptions quick_options(Rank rank, std::uint32_t world_size) {
