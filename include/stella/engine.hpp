@@ -47,9 +47,9 @@ struct StepInput {
   std::span<const float* const> gradients;  // by tensor, [numel] each; null: no gradient in this step
   std::span<float* const> parameters;       // by tensor, [numel] each; changed blocks are written
   std::span<const GroupSettings> groups;    // by group
-  double samples = 1;                       // weight of this member's mean gradient in the iteration
-  float gradient_scale = 1;                 // gradients are multiplied by it (GradScaler: 1 / scale)
-  bool skip = false;                        // contribute nothing in this iteration (GradScaler found inf)
+  double samples = 1;        // weight of this member's mean gradient in the iteration; 0 is skip
+  float gradient_scale = 1;  // gradients are multiplied by it (GradScaler: 1 / scale)
+  bool skip = false;         // contribute nothing in this iteration (GradScaler found inf)
 };
 
 // Times are sums over all iterations, in seconds; bytes are those of the whole session.
@@ -71,8 +71,7 @@ struct EngineStats {
 // How far a member's data has gone, carried in payload headers.
 enum class Level : std::uint8_t { active = 0, epoch_ended = 1, finished = 2 };
 
-// A live array of the engine's state, for checkpoints: valid until the engine is destroyed, to be touched
-// only while it is quiescent.
+// A live array of the engine's state, for checkpoints: valid until the next step.
 struct StateArray {
   std::string name;      // "weights", "exp_avg", "steps", "residual", ...
   std::uint32_t tensor;  // index of the parameter
@@ -112,7 +111,7 @@ class Engine {
   virtual std::vector<StateArray> state() = 0;
   // After writing into the arrays of state(): continues after `iteration`. Where `parameters` (what the
   // trainer sees) differ from the consensus weights, the next step brings them up, as it would have without
-  // the break.
+  // the break. Collective: Error(mismatch) unless all members loaded the same iteration and weights.
   virtual void state_loaded(std::uint64_t iteration, std::span<float* const> parameters) = 0;
 };
 

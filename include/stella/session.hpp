@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -30,6 +31,9 @@ struct SessionOptions {
   std::string secret;       // here or as text
   double join_timeout_seconds = 120;
   double peer_timeout_seconds = 10;  // a member from which nothing arrives for so long is lost
+  // Called about every 100 ms on the caller's thread while a call waits for other members, the engine's calls
+  // included. What it throws ends the wait, and with it this member's part in the run. For Ctrl-C.
+  std::function<void()> while_waiting;
 };
 
 // What is known of a member.

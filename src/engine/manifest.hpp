@@ -11,7 +11,7 @@
 namespace stella {
 
 // What must be equal on all members: names, shapes, dtypes and groups of the parameters, the settings of the
-// groups, staleness, bucket size, wire rule. Format: docs/wire.md, "Manifest".
+// groups, staleness, bucket size. Format: docs/wire.md, "Manifest".
 struct Manifest {
   std::vector<TensorSpec> tensors;
   std::vector<GroupSettings> groups;

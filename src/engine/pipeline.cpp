@@ -15,7 +15,7 @@ asio::awaitable<void> Pipeline::run_bucket(BucketId bucket, std::shared_ptr<Step
   const Priority urgency{t, bucket};
   Gates& gates = *gates_[bucket];
 
-  co_await copy_gradients(bucket, *step);  // torch's memory -> staging
+  co_await copy_gradients(bucket, *step);  // out of torch's memory
   co_await step->handed_over.wait();       // every bucket has its copy: torch goes on from here
 
   co_await cpu_.enter(urgency);
@@ -70,13 +70,15 @@ void Pipeline::apply(BucketId bucket, Update update) {
 }
 
 Pipeline::Pipeline(CpuPool& cpu, asio::any_io_executor network, Exchange& exchange, Rule& rule,
-                   unsigned staleness, std::function<void(const Error&)> report)
+                   unsigned staleness, std::function<void(const Error&)> report,
+                   std::function<void()> while_waiting)
     : cpu_(cpu),
       network_(std::move(network)),
       exchange_(exchange),
       rule_(rule),
       staleness_(staleness),
-      report_(std::move(report)) {
+      report_(std::move(report)),
+      while_waiting_(std::move(while_waiting)) {
   restart_after(0);
 }
 
@@ -105,16 +107,30 @@ void Pipeline::start(std::shared_ptr<Step> step) {
 
 void Pipeline::take(Iteration t, std::span<float* const> parameters) {
   for (BucketId bucket = 0; bucket < gates_.size(); ++bucket) {
-    times_.time(&EngineStats::step_wait, [&] { gates_[bucket]->applied.wait(t); });
+    times_.time(&EngineStats::step_wait, [&] { wait_applied(*gates_[bucket], t); });
     times_.time(&EngineStats::step_publish, [&] { rule_.publish(bucket, t, parameters); });
     gates_[bucket]->published.advance(t);
   }
 }
 
 void Pipeline::quiesce(Iteration t) {
-  for (const auto& gates : gates_) gates->applied.wait(t);
+  for (const auto& gates : gates_) wait_applied(*gates, t);
   std::unique_lock lock(mutex_);
   idle_.wait(lock, [this] { return running_ == 0; });
+}
+
+void Pipeline::wait_applied(Gates& gates, Iteration t) {
+  const auto interruptible = [this] {
+    try {
+      while_waiting_();
+    } catch (...) {
+      const Error error(ErrorCode::cancelled, "it was interrupted");
+      fail(error);
+      report_(error);
+      throw;
+    }
+  };
+  gates.applied.wait(t, while_waiting_ ? std::function<void()>(interruptible) : nullptr);
 }
 
 Level Pipeline::least_level(Iteration t) const {
@@ -126,14 +142,14 @@ Level Pipeline::least_level(Iteration t) const {
 
 void Pipeline::fail(const Error& error) {
   const auto thrown = std::make_exception_ptr(error);
+  asio::post(network_, [&exchange = exchange_, error] { exchange.fail(error); });
+  std::lock_guard lock(mutex_);
+  if (!failure_) failure_ = error;
   for (const auto& gates : gates_) {
     gates->contributed.fail(thrown);
     gates->applied.fail(thrown);
     gates->published.fail(thrown);
   }
-  asio::post(network_, [&exchange = exchange_, error] { exchange.fail(error); });
-  std::lock_guard lock(mutex_);
-  if (!failure_) failure_ = error;
 }
 
 void Pipeline::check() const {
@@ -142,7 +158,9 @@ void Pipeline::check() const {
 }
 
 void Pipeline::restart_after(Iteration iteration) {
+  std::lock_guard lock(mutex_);
   gates_.clear();
+  levels_.clear();
   for (std::size_t bucket = 0; bucket < rule_.buckets(); ++bucket) {
     gates_.push_back(std::make_unique<Gates>(iteration, iteration - std::min(iteration, staleness_)));
   }

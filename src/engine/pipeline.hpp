@@ -33,8 +33,10 @@ class Pipeline {
   //   network    the executor of the net thread, on which `exchange` lives
   //   staleness  0 or 1
   //   report     called once, on any thread, with the first failure that arose in here
+  //   while_waiting  if there is one, called every 100 ms on the trainer's thread while it waits for others;
+  //                  what it throws is a failure of this member
   Pipeline(CpuPool& cpu, asio::any_io_executor network, Exchange& exchange, Rule& rule, unsigned staleness,
-           std::function<void(const Error&)> report);
+           std::function<void(const Error&)> report, std::function<void()> while_waiting = {});
   // Cancels what is under way and waits for it.
   ~Pipeline();
   Pipeline(const Pipeline&) = delete;
@@ -68,7 +70,7 @@ class Pipeline {
   // How far one bucket has come. Each stage of iteration t waits for its turn here.
   struct Gates {
     Gates(Iteration start, Iteration seen) : contributed(start), applied(start), published(seen) {}
-    Progress contributed;  // staging is free, the residual is settled
+    Progress contributed;  // the residual is settled
     Progress applied;      // to the consensus weights
     Progress published;    // to the trainer's parameters
   };
@@ -82,6 +84,8 @@ class Pipeline {
   // The update that must be in the parameters before that of iteration t may change the weights.
   Iteration seen_before(Iteration t) const { return t - std::max<Iteration>(staleness_, 1); }
   void finished(std::exception_ptr error);
+  // Blocks the trainer's thread until iteration t of the bucket is applied.
+  void wait_applied(Gates& gates, Iteration t);
   void note_levels(std::span<const PayloadPtr> payloads);
 
   CpuPool& cpu_;
@@ -90,7 +94,9 @@ class Pipeline {
   Rule& rule_;
   const Iteration staleness_;
   const std::function<void(const Error&)> report_;
-  std::vector<std::unique_ptr<Gates>> gates_;  // by bucket
+  const std::function<void()> while_waiting_;
+  std::vector<std::unique_ptr<Gates>>
+      gates_;  // by bucket; replaced under mutex_, as fail() may come at any time
   StageTimes times_;
 
   mutable std::mutex mutex_;  // guards what follows

@@ -7,6 +7,8 @@
 #include <thread>
 #include <utility>
 
+#include "engine/layout.hpp"
+#include "optim/settings.hpp"
 #include "stella/error.hpp"
 
 namespace stella {
@@ -32,7 +34,7 @@ ExchangeOptions exchange_options(const Rule& rule, const EngineOptions& options)
 
 PipelinedEngine::PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<SparseRule> rule,
                                  std::vector<TensorSpec> tensors, std::size_t groups,
-                                 const EngineOptions& options)
+                                 const EngineOptions& options, std::function<void()> while_waiting)
     : net_(net),
       group_(group),
       tensors_(std::move(tensors)),
@@ -47,7 +49,7 @@ PipelinedEngine::PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<S
     asio::co_spawn(net_.io(), group_.abort(error.what()), [](std::exception_ptr) {});
   };
   pipeline_ = std::make_unique<Pipeline>(cpu_, net_.io().get_executor(), *exchange_, *rule_,
-                                         options.staleness, report);
+                                         options.staleness, report, std::move(while_waiting));
   net_.call([this] {
     group_.on_failure([this](const Error& error) { pipeline_->fail(error); });
     if (group_.failure() != nullptr) pipeline_->fail(*group_.failure());
@@ -63,7 +65,7 @@ PipelinedEngine::~PipelinedEngine() {
 void PipelinedEngine::step(const StepInput& input) {
   const auto step = begin(Level::active, input);
   const Iteration t = step->iteration;
-  if (t > staleness_) pipeline_->take(t - staleness_, input.parameters);
+  if (t >= staleness_) pipeline_->take(t - staleness_, input.parameters);
   if (const auto bad = step->bad_tensor()) {
     throw Error(ErrorCode::nonfinite,
                 "the gradient of '" + tensors_[*bad].name + "' holds NaN or infinity at iteration " +
@@ -81,12 +83,16 @@ void PipelinedEngine::drain(Level level, std::span<float* const> parameters,
   Iteration t = 0;
   do {
     t = begin(level, input)->iteration;
-    if (t > staleness_) pipeline_->take(t - staleness_, parameters);
+    if (t >= staleness_) pipeline_->take(t - staleness_, parameters);
     pipeline_->quiesce(t);
   } while (pipeline_->least_level(t) < level);
   if (level != Level::finished) return;
   pipeline_->take(t, parameters);
-  compare_digests();
+  Bytes mine;
+  ByteWriter(mine).put(rule_->digest());
+  expect_everywhere(
+      "digest", mine,
+      "the final weights differ; load the last checkpoint, and report this: it should not happen");
 }
 
 std::shared_ptr<Step> PipelinedEngine::begin(Level level, const StepInput& input) {
@@ -101,27 +107,28 @@ void PipelinedEngine::check_input(const StepInput& input) const {
   const auto refuse = [](const std::string& why) {
     throw Error(ErrorCode::invalid_argument, "step: " + why);
   };
-  if (input.parameters.size() != tensors_.size() ||
-      (!input.skip && input.gradients.size() != tensors_.size())) {
+  check_parameters(tensors_, input.parameters);
+  if (!input.skip && input.gradients.size() != tensors_.size()) {
     refuse("the model has " + std::to_string(tensors_.size()) + " parameters, but " +
-           std::to_string(input.parameters.size()) + " parameters and " +
            std::to_string(input.gradients.size()) + " gradients were passed");
   }
   if (input.groups.size() != groups_) refuse("the number of param groups changed");
-  if (!std::isfinite(input.samples) || input.samples < 0) {
-    refuse("samples is " + std::to_string(input.samples) + "; it must be a number >= 0");
+  for (const GroupSettings& group : input.groups) validate(group);
+  if (!usable_samples(input.samples)) {
+    refuse("samples is " + std::to_string(input.samples) + "; it must be 0, or lie between 1e-30 and 1e30");
   }
   if (!std::isfinite(input.gradient_scale)) refuse("the gradient scale is not finite");
 }
 
-void PipelinedEngine::compare_digests() {
-  Bytes mine;
-  ByteWriter(mine).put(rule_->digest());
-  const auto all = net_.run(group_.all_gather("digest", mine));
+void PipelinedEngine::expect_everywhere(const std::string& tag, const Bytes& mine,
+                                        const std::string& difference) {
+  const auto all = net_.run(group_.all_gather(tag, mine));
   for (Rank rank = 0; rank < all.size(); ++rank) {
     if (all[rank] == mine) continue;
-    throw Error(ErrorCode::mismatch, "the final weights are not those of " + group_.describe(rank) +
-                                         "; load the last checkpoint, and report this: it should not happen");
+    const Error error(ErrorCode::mismatch, "here and on " + group_.describe(rank) + " " + difference);
+    pipeline_->fail(error);
+    net_.run(group_.abort(error.what()));
+    throw error;
   }
 }
 
@@ -164,11 +171,33 @@ std::vector<StateArray> PipelinedEngine::state() {
 }
 
 void PipelinedEngine::state_loaded(std::uint64_t iteration, std::span<float* const> parameters) {
+  check_parameters(tensors_, parameters);
   quiesce();
   iteration_ = iteration;
   rule_->state_loaded(iteration, parameters);
   pipeline_->restart_after(iteration);
   net_.call([&] { exchange_->restart_after(iteration); });
+  Bytes mine;
+  ByteWriter writer(mine);
+  writer.put(iteration);
+  writer.put(rule_->digest());
+  // Also a barrier: from here on everybody can receive payloads of the next iteration.
+  expect_everywhere("state loaded", mine,
+                    "different states were loaded; load the same checkpoint on all members");
+}
+
+void check_parameters(std::span<const TensorSpec> tensors, std::span<float* const> parameters) {
+  if (parameters.size() != tensors.size()) {
+    throw Error(ErrorCode::invalid_argument, "the model has " + std::to_string(tensors.size()) +
+                                                 " parameters, but " + std::to_string(parameters.size()) +
+                                                 " addresses were passed");
+  }
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    if (parameters[i] == nullptr && numel(tensors[i]) > 0) {
+      throw Error(ErrorCode::invalid_argument,
+                  "the address of parameter '" + tensors[i].name + "' is null, but it has elements");
+    }
+  }
 }
 
 void check_options(const EngineOptions& options) {

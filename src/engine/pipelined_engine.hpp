@@ -1,7 +1,10 @@
 // The engine behind stella/engine.hpp: a rule, the pipeline that runs it, and the group that it talks to.
 #pragma once
 
+#include <functional>
 #include <memory>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "base/cpu_pool.hpp"
@@ -17,8 +20,10 @@ namespace stella {
 class PipelinedEngine final : public Engine {
  public:
   // `rule` holds the first weights already. net and group must outlive the engine.
+  //   while_waiting  see SessionOptions; may be empty
   PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<SparseRule> rule,
-                  std::vector<TensorSpec> tensors, std::size_t groups, const EngineOptions& options);
+                  std::vector<TensorSpec> tensors, std::size_t groups, const EngineOptions& options,
+                  std::function<void()> while_waiting = {});
   ~PipelinedEngine() override;
 
   void step(const StepInput& input) override;
@@ -34,7 +39,7 @@ class PipelinedEngine final : public Engine {
  private:
   std::shared_ptr<Step> begin(Level level, const StepInput& input);
   void check_input(const StepInput& input) const;
-  void compare_digests();
+  void expect_everywhere(const std::string& tag, const Bytes& mine, const std::string& difference);
 
   NetThread& net_;
   Group& group_;
@@ -50,5 +55,7 @@ class PipelinedEngine final : public Engine {
 
 // Throws Error(invalid_argument) that says which value, and what it may be.
 void check_options(const EngineOptions& options);
+// The same for a trainer's memory: one address per tensor, none null that has elements.
+void check_parameters(std::span<const TensorSpec> tensors, std::span<float* const> parameters);
 
 }  // namespace stella

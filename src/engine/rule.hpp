@@ -25,15 +25,16 @@ struct Update {
 };
 
 // Different buckets may run in parallel. For one bucket the pipeline calls copy, contribute, merge and apply
-// of iteration t in this order, each after the same call of t - 1, and apply(t) after publish(t - staleness).
+// of iteration t in this order; copy(t) after contribute(t - 1), apply(t) after apply(t - 1) and after
+// publish(t - max(staleness, 1)). merge(t) may run beside, or before, merge(t - 1): it changes nothing.
 class Rule {
  public:
   virtual ~Rule() = default;
 
   virtual std::size_t buckets() const = 0;
 
-  // The trainer's memory -> the bucket's staging. Returns the first tensor with a non-finite gradient, if
-  // any.
+  // Takes this iteration's gradient out of the trainer's memory. Returns the first tensor with a non-finite
+  // gradient, if any.
   virtual std::optional<std::uint32_t> copy(BucketId bucket, const StepInput& input) = 0;
 
   // What this member tells the others in this iteration: header and encoded blocks.

@@ -48,12 +48,18 @@ GroupOptions group_options(const SessionOptions& options) {
   return group;
 }
 
+// Tells the others why, then ends whatever waits.
+asio::awaitable<void> give_up(Group& group, std::string why) {
+  co_await group.abort(std::move(why));
+  co_await group.close();
+}
+
 }  // namespace
 
 // The group lives on the net thread: made, used and destroyed there.
 class Session::Impl {
  public:
-  explicit Impl(const SessionOptions& options) {
+  explicit Impl(const SessionOptions& options) : while_waiting(options.while_waiting) {
     GroupOptions group_settings = group_options(options);
     Logger log = make_logger(options.name.empty() ? "member " + std::to_string(options.rank) : options.name);
     group = net.call([&] { return std::make_unique<Group>(net.io(), std::move(group_settings), log); });
@@ -69,6 +75,14 @@ class Session::Impl {
     net.call([this] { group.reset(); });
   }
 
+  // Runs a coroutine that waits for other members.
+  template <class T>
+  T wait_for(asio::awaitable<T> coroutine) {
+    return net.run(std::move(coroutine), while_waiting, [this] {
+      asio::co_spawn(net.io(), give_up(*group, "it was interrupted"), [](std::exception_ptr) {});
+    });
+  }
+
   void note_members() {
     members.clear();
     for (const MemberInfo& info : group->members()) {
@@ -76,15 +90,32 @@ class Session::Impl {
     }
   }
 
-  // Every member compares with every other one, so the difference is told on both sides.
+  // Every member compares with every other one, and nobody ends the run before all have: so the difference is
+  // told on both sides.
   void compare_manifests(const Manifest& manifest) {
-    const auto manifests = net.run(group->all_gather("model", write_manifest(manifest)));
-    for (Rank rank = 0; rank < manifests.size(); ++rank) {
-      if (rank != group->rank())
-        expect_equal(manifest, read_manifest(manifests[rank]), group->describe(rank));
+    const auto manifests = wait_for(group->all_gather("model", write_manifest(manifest)));
+    std::optional<Error> difference;
+    try {
+      for (Rank rank = 0; rank < manifests.size(); ++rank) {
+        if (rank != group->rank())
+          expect_equal(manifest, read_manifest(manifests[rank]), group->describe(rank));
+      }
+    } catch (const Error& error) {
+      difference = error;
     }
+    try {
+      wait_for(group->barrier("model compared"));
+    } catch (const Error&) {
+      if (!difference) throw;
+    }
+    if (difference) throw *difference;
   }
 
+  std::unique_ptr<Engine> distribute(const std::vector<TensorSpec>& tensors,
+                                     std::span<const GroupSettings> groups, const EngineOptions& options,
+                                     std::span<float* const> parameters);
+
+  const std::function<void()> while_waiting;  // of SessionOptions
   NetThread net;
   std::unique_ptr<Group> group;
   std::vector<Member> members;
@@ -100,12 +131,12 @@ std::uint16_t Session::listen() {
 }
 
 void Session::join(const std::vector<std::string>& addresses) {
-  impl_->net.run(impl_->group->join(addresses));
+  impl_->wait_for(impl_->group->join(addresses));
   impl_->note_members();
 }
 
 void Session::join_through(const std::string& coordinator) {
-  impl_->net.run(impl_->group->join_through(coordinator));
+  impl_->wait_for(impl_->group->join_through(coordinator));
   impl_->note_members();
 }
 
@@ -113,18 +144,31 @@ const std::vector<Member>& Session::members() const { return impl_->members; }
 
 std::vector<std::vector<std::byte>> Session::all_gather(const std::string& tag,
                                                         std::span<const std::byte> mine) {
-  return impl_->net.run(impl_->group->all_gather(tag, Bytes(mine.begin(), mine.end())));
+  return impl_->wait_for(impl_->group->all_gather(tag, Bytes(mine.begin(), mine.end())));
 }
 
 void Session::broadcast(const std::string& tag, std::uint32_t root, std::span<std::byte> data) {
-  impl_->net.run(impl_->group->broadcast(tag, root, data));
+  impl_->wait_for(impl_->group->broadcast(tag, root, data));
 }
 
 std::unique_ptr<Engine> Session::distribute(const std::vector<TensorSpec>& tensors,
                                             std::span<const GroupSettings> groups,
                                             const EngineOptions& options,
                                             std::span<float* const> parameters) {
+  try {
+    return impl_->distribute(tensors, groups, options, parameters);
+  } catch (const std::exception& error) {
+    if (impl_->group->world_size() > 1) abort(error.what());  // the others must not wait for this member
+    throw;
+  }
+}
+
+std::unique_ptr<Engine> Session::Impl::distribute(const std::vector<TensorSpec>& tensors,
+                                                  std::span<const GroupSettings> groups,
+                                                  const EngineOptions& options,
+                                                  std::span<float* const> parameters) {
   check_options(options);
+  check_parameters(tensors, parameters);
   Manifest manifest;
   manifest.tensors = tensors;
   manifest.groups.assign(groups.begin(), groups.end());
@@ -139,26 +183,27 @@ std::unique_ptr<Engine> Session::distribute(const std::vector<TensorSpec>& tenso
     }
     names.push_back(tensor.name);
   }
-  for (const GroupSettings& group : groups) validate(group);
+  for (const GroupSettings& settings : groups) validate(settings);
   auto layouts = plan_buckets(tensors, options.bucket_bytes);
-  impl_->compare_manifests(manifest);
+  compare_manifests(manifest);
 
-  Group& group = *impl_->group;
   auto rule =
-      std::make_unique<SparseRule>(std::move(layouts), std::move(names), groups, options, group.rank(),
-                                   [&group](Rank rank) { return group.describe(rank); });
+      std::make_unique<SparseRule>(std::move(layouts), std::move(names), groups, options, group->rank(),
+                                   [this](Rank rank) { return group->describe(rank); });
   rule->read_parameters(parameters);
   for (BucketId bucket = 0; bucket < rule->buckets(); ++bucket) {
-    impl_->net.run(group.broadcast("weights", 0, std::as_writable_bytes(rule->weights(bucket))));
+    wait_for(group->broadcast("weights", 0, std::as_writable_bytes(rule->weights(bucket))));
   }
   rule->write_parameters(parameters);
   rule->state_loaded(0, parameters);
-  return std::make_unique<PipelinedEngine>(impl_->net, group, std::move(rule), tensors, groups.size(),
-                                           options);
+  auto engine = std::make_unique<PipelinedEngine>(net, *group, std::move(rule), tensors, groups.size(),
+                                                  options, while_waiting);
+  wait_for(group->barrier("distributed"));  // from here on everybody can receive payloads
+  return engine;
 }
 
 void Session::leave() {
-  impl_->net.run(impl_->group->leave());
+  impl_->wait_for(impl_->group->leave());
   impl_->ended = true;
 }
 

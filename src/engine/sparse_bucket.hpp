@@ -27,9 +27,9 @@ struct SparseBucket {
   SparseBucket(BucketLayout where, const GroupSettings& settings, std::string_view selector_name,
                std::uint64_t seed)
       : layout(std::move(where)),
-        staging(layout.blocks * kBlock),
         present(layout.slices.size()),
         residual(layout.blocks * kBlock),
+        accumulated(layout.blocks * kBlock),
         scores(layout.blocks),
         selector(make_selector(selector_name, seed)),
         weights(layout.blocks * kBlock),
@@ -38,10 +38,11 @@ struct SparseBucket {
   const BucketLayout layout;
 
   // This member's own.
-  AlignedArray<float> staging;        // [blocks * kBlock] this iteration's gradient
   std::vector<std::uint8_t> present;  // by slice: it had a gradient in this iteration
   AlignedArray<float> residual;       // [blocks * kBlock] what was not sent yet
-  AlignedArray<float> scores;         // [blocks] sum of |residual|
+  AlignedArray<float> accumulated;  // [blocks * kBlock] that and this iteration's gradient: the next residual
+                                    // unless the iteration is skipped
+  AlignedArray<float> scores;       // [blocks] sum of |accumulated|
   std::unique_ptr<Selector> selector;
 
   // The same on all members.

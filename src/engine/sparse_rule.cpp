@@ -1,6 +1,7 @@
 #include "engine/sparse_rule.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstring>
 #include <numeric>
@@ -9,7 +10,7 @@
 #include "compress/merge.hpp"
 #include "engine/sparse_bucket.hpp"
 #include "kernels/accumulate_score.hpp"
-#include "kernels/copy_scaled.hpp"
+#include "kernels/finite.hpp"
 #include "optim/settings.hpp"
 #include "stella/error.hpp"
 
@@ -47,21 +48,42 @@ SparseRule::SparseRule(std::vector<BucketLayout> layouts, std::vector<std::strin
 
 SparseRule::~SparseRule() = default;
 
+// The gradient is read once, while the trainer waits, and lands beside the residual rather than in it: until
+// all buckets have seen theirs, nobody knows whether the iteration counts.
 std::optional<std::uint32_t> SparseRule::copy(BucketId id, const StepInput& input) {
   SparseBucket& bucket = *buckets_[id];
+  if (input.skip) return std::nullopt;
   std::optional<std::uint32_t> bad;
+  const float weight = static_cast<float>(input.samples) * input.gradient_scale;
   for (std::size_t i = 0; i < bucket.layout.slices.size(); ++i) {
     const Slice& slice = bucket.layout.slices[i];
-    float* staging = bucket.staging.data() + slice.offset;
-    const float* gradient = input.skip ? nullptr : input.gradients[slice.tensor];
+    const float* gradient = input.gradients[slice.tensor];
     bucket.present[i] = gradient != nullptr;
     if (gradient == nullptr) {
-      std::fill_n(staging, slice.numel, 0.0f);
-    } else if (!copy_scaled({gradient + slice.begin, slice.numel}, input.gradient_scale, staging) && !bad) {
-      bad = slice.tensor;
+      accumulate(bucket, slice, bucket.residual.data() + slice.offset, 0);
+    } else if (!accumulate(bucket, slice, gradient + slice.begin, weight) && !bad) {
+      const std::span<const float> values(gradient + slice.begin, slice.numel);
+      if (find_nonfinite(values) < values.size())
+        bad = slice.tensor;  // else the sum overflowed: contribute() says so
     }
   }
   return bad;
+}
+
+// accumulated = residual + weight * gradient for one slice, with the scores; whether all of it is finite.
+bool SparseRule::accumulate(SparseBucket& bucket, const Slice& slice, const float* gradient, float weight) {
+  const std::size_t whole = slice.numel / kBlock * kBlock;
+  const float* residual = bucket.residual.data() + slice.offset;
+  float* sum = bucket.accumulated.data() + slice.offset;
+  float* scores = bucket.scores.data() + slice.offset / kBlock;
+  accumulate_score({gradient, whole}, weight, residual, sum, scores);
+  if (whole < slice.numel) {
+    std::array<float, kBlock> tail{};
+    std::copy(gradient + whole, gradient + slice.numel, tail.begin());
+    accumulate_score(tail, weight, residual + whole, sum + whole, scores + whole / kBlock);
+  }
+  const std::size_t blocks = (slice.numel + kBlock - 1) / kBlock;
+  return find_nonfinite({scores, blocks}) == blocks;
 }
 
 PayloadPtr SparseRule::contribute(BucketId id, const Step& step) {
@@ -75,8 +97,7 @@ PayloadPtr SparseRule::contribute(BucketId id, const Step& step) {
   Bytes body;
   if (!step.skip) {
     header.samples = step.input.samples;
-    accumulate_score(bucket.staging, static_cast<float>(step.input.samples), bucket.residual.data(),
-                     bucket.scores.data());
+    std::swap(bucket.residual, bucket.accumulated);
     check_scores(bucket, step.iteration);
     const std::vector<BlockId> chosen = choose(bucket);
     encode_blocks(chosen, coding_, bucket.residual, body);
@@ -110,13 +131,23 @@ std::vector<BlockId> SparseRule::present_blocks(const SparseBucket& bucket) cons
 
 // The gradients were finite; only a sum that overflowed can be otherwise.
 void SparseRule::check_scores(const SparseBucket& bucket, Iteration t) const {
-  const auto bad = std::find_if(bucket.scores.data(), bucket.scores.data() + bucket.scores.size(),
-                                [](float score) { return !std::isfinite(score); });
-  const auto block = static_cast<BlockId>(bad - bucket.scores.data());
+  const std::size_t block = find_nonfinite(bucket.scores);
   if (block == bucket.scores.size()) return;
-  throw Error(ErrorCode::nonfinite, "the accumulated gradient of '" + tensor_of(bucket, block) +
+  throw Error(ErrorCode::nonfinite, "the accumulated gradient of '" +
+                                        tensor_of(bucket, static_cast<BlockId>(block)) +
                                         "' overflowed at iteration " + std::to_string(t) +
                                         "; clip gradients or lower the learning rate");
+}
+
+// Puts the member and the place in the run before the sentence of what `read` throws.
+template <class Read>
+void SparseRule::naming(Rank rank, const PayloadHeader& header, Read read) const {
+  try {
+    read();
+  } catch (const Error& error) {
+    throw Error(error.code(),
+                describe_(rank) + " at " + where(header.iteration, header.bucket) + ": " + error.what());
+  }
 }
 
 Update SparseRule::merge(BucketId id, std::span<const PayloadPtr> payloads) {
@@ -130,6 +161,7 @@ Update SparseRule::merge(BucketId id, std::span<const PayloadPtr> payloads) {
     update.iteration = header.iteration;
     update.digests.push_back(header.digest);
     if (header.samples == 0) continue;
+    naming(rank, header, [&] { validate(header.settings); });
     if (contributions.empty()) {
       first = rank;
       update.settings = header.settings;
@@ -140,11 +172,8 @@ Update SparseRule::merge(BucketId id, std::span<const PayloadPtr> payloads) {
                                            " (there): " + *difference +
                                            "; schedulers must step alike on all members");
     }
-    try {
-      contributions.push_back(decode_blocks(payloads[rank]->body(), bucket.layout.blocks));
-    } catch (const Error& error) {
-      throw Error(error.code(), describe_(rank) + " at " + where(header.iteration, id) + ": " + error.what());
-    }
+    naming(rank, header,
+           [&] { contributions.push_back(decode_blocks(payloads[rank]->body(), bucket.layout.blocks)); });
     samples += header.samples;
   }
   if (!contributions.empty()) update.gradient = stella::merge(contributions, samples);

@@ -57,8 +57,11 @@ class SparseRule final : public Rule {
   std::uint64_t blocks_applied() const { return blocks_applied_; }
 
  private:
+  bool accumulate(SparseBucket& bucket, const Slice& slice, const float* gradient, float weight);
   std::vector<BlockId> choose(SparseBucket& bucket);
   std::vector<BlockId> present_blocks(const SparseBucket& bucket) const;
+  template <class Read>
+  void naming(Rank rank, const PayloadHeader& header, Read read) const;
   void check_scores(const SparseBucket& bucket, Iteration t) const;
   void check_digests(const SparseBucket& bucket, BucketId id, const Update& update) const;
   void check_full_digest(const SparseBucket& bucket, BucketId id) const;

@@ -25,7 +25,8 @@ class Step {
         groups(what.groups.begin(), what.groups.end()),
         missing_(buckets) {
     input.groups = groups;
-    skip = what.skip;
+    input.skip = what.skip || what.samples == 0;  // the mean over no samples is no gradient
+    skip = input.skip;
   }
 
   const Iteration iteration;

@@ -10,8 +10,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "python/bindings.hpp"
 #include "kernels/block.hpp"
+#include "python/bindings.hpp"
 
 namespace nb = nanobind;
 
@@ -67,8 +67,14 @@ nb::object view(const StateArray& array, nb::handle engine) {
 }
 
 nb::list state(nb::handle self) {
+  Engine& engine = nb::cast<Engine&>(self);
+  std::vector<StateArray> arrays;
+  {
+    nb::gil_scoped_release without_gil;  // it waits for what is under way
+    arrays = engine.state();
+  }
   nb::list result;
-  for (const StateArray& array : nb::cast<Engine&>(self).state()) {
+  for (const StateArray& array : arrays) {
     result.append(nb::make_tuple(array.name, array.tensor, array.consensus, array.begin, array.numel,
                                  view(array, self)));
   }

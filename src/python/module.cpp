@@ -7,9 +7,9 @@
 #include <exception>
 #include <string>
 
-#include "python/bindings.hpp"
 #include "kernels/cpu.hpp"
 #include "net/secret.hpp"
+#include "python/bindings.hpp"
 #include "stella/error.hpp"
 
 namespace nb = nanobind;

@@ -40,6 +40,18 @@ void broadcast(Session& session, const std::string& tag, std::uint32_t root, std
   session.broadcast(tag, root, {reinterpret_cast<std::byte*>(address), bytes});
 }
 
+// Lets Ctrl-C end a wait. Python runs signal handlers on its main thread only; elsewhere this finds nothing.
+void raise_pending_signal() {
+  nb::gil_scoped_acquire gil;
+  if (PyErr_CheckSignals() != 0) throw nb::python_error();
+}
+
+// In place, as a Session cannot be moved.
+void make_session(Session* place, SessionOptions options) {
+  options.while_waiting = raise_pending_signal;
+  new (place) Session(options);
+}
+
 std::unique_ptr<Engine> distribute(Session& session, const std::vector<TensorSpec>& tensors,
                                    const std::vector<GroupSettings>& groups, const EngineOptions& options,
                                    const std::vector<std::uintptr_t>& parameters) {
@@ -73,7 +85,7 @@ void bind_session(nb::module_& module) {
       .def_ro("address", &Member::address);
   const auto release = nb::call_guard<nb::gil_scoped_release>();
   nb::class_<Session>(module, "Session", "One member of one run; documented in stella/session.hpp.")
-      .def(nb::init<const SessionOptions&>(), nb::arg("options"))
+      .def("__init__", &make_session, nb::arg("options"))
       .def("listen", &Session::listen, release)
       .def("join", &Session::join, nb::arg("addresses"), release)
       .def("join_through", &Session::join_through, nb::arg("coordinator"), release)

@@ -1,6 +1,10 @@
 // The engine as a trainer sees it: several members in one process, real connections on the loopback.
 #include <gtest/gtest.h>
+#include <malloc.h>
+#include <sys/resource.h>
 
+#include <chrono>
+#include <functional>
 #include <limits>
 #include <map>
 #include <mutex>
@@ -15,21 +19,9 @@ namespace {
 using testing::Model;
 using testing::outcomes_of_members;
 using testing::run_members;
-
-GroupSettings sgd(double lr) {
-  GroupSettings settings;
-  settings.lr = lr;
-  return settings;
-}
-
-EngineOptions small_buckets(double density, unsigned staleness) {
-  EngineOptions options;
-  options.density = density;
-  options.staleness = staleness;
-  options.bucket_bytes = 4096;
-  options.threads = 2;
-  return options;
-}
+using testing::sentence_of;
+using testing::sgd;
+using testing::small_buckets;
 
 // Small integers, so that every sum in fp32 is exact.
 void fill_with_integers(std::vector<std::vector<float>>& tensors, std::mt19937& random) {
@@ -55,7 +47,8 @@ TEST_P(EngineWorlds, WhatWasProducedIsAppliedOrStillInAResidual) {
         std::mt19937 random(rank);
         // lr = world_size undoes the mean over the members' samples: the weights lose the plain sum.
         const std::vector<GroupSettings> groups{sgd(world_size)};
-        auto engine = session.distribute(model.specs, groups, small_buckets(density, staleness), model.weight_pointers);
+        auto engine =
+            session.distribute(model.specs, groups, small_buckets(density, staleness), model.weight_pointers);
         std::map<std::string, double> mine;
         for (int step = 0; step < 12; ++step) {
           fill_with_integers(model.gradients, random);
@@ -127,24 +120,14 @@ TEST(Engine, AMemberWhoseDataEndsEarlierWaitsForTheOthersWithEmptyContributions)
     std::fill(model.gradients[0].begin(), model.gradients[0].end(), 1.0f);
     for (std::uint32_t step = 0; step < 5 + rank; ++step) engine->step(model.input(groups));
     engine->drain(Level::epoch_ended, model.weight_pointers, groups);
-    EXPECT_FLOAT_EQ(model.weights[0][0], -7.0f);  // the last one's steps count in full: the mean of what there was
+    EXPECT_FLOAT_EQ(model.weights[0][0],
+                    -7.0f);  // the last one's steps count in full: the mean of what there was
     engine->step(model.input(groups));
     engine->drain(Level::finished, model.weight_pointers, groups);
     EXPECT_FLOAT_EQ(model.weights[0][99], -8.0f);
     engine.reset();
     session.leave();
   });
-}
-
-std::string sentence_of(const std::exception_ptr& outcome) {
-  try {
-    if (outcome) std::rethrow_exception(outcome);
-  } catch (const Error& error) {
-    return std::string(to_string(error.code())) + ": " + error.what();
-  } catch (const std::exception& other) {
-    return other.what();
-  }
-  return "";
 }
 
 TEST(Engine, ANonFiniteGradientIsNamedAndNothingOfItIsApplied) {
@@ -220,6 +203,188 @@ TEST(Engine, AMemberThatEndsWithoutFinishIsNamedByAllSurvivors) {
     ++named;
   }
   EXPECT_EQ(named, 3);
+}
+
+TEST(Engine, ManyBucketsOfFourMembersStayEqualOverHundredsOfIterations) {
+  std::mutex mutex;
+  std::vector<std::uint64_t> digests;
+  run_members(4, [&](Session& session, std::uint32_t rank) {
+    Model model({5000, 17, 3000, 64, 900});
+    const std::vector<GroupSettings> groups{sgd(0.01)};
+    auto engine = session.distribute(model.specs, groups, small_buckets(0.1, 1), model.weight_pointers);
+    std::mt19937 random(rank);
+    for (int step = 0; step < 300; ++step) {
+      fill_with_integers(model.gradients, random);
+      engine->step(model.input(groups));
+    }
+    engine->drain(Level::finished, model.weight_pointers, groups);
+    const std::uint64_t digest = engine->digest();
+    engine.reset();
+    session.leave();
+    std::lock_guard lock(mutex);
+    digests.push_back(digest);
+  });
+  for (const auto digest : digests) EXPECT_EQ(digest, digests.front());
+}
+
+TEST(Engine, GradientsAreWeightedBySamples) {
+  run_members(2, [&](Session& session, std::uint32_t rank) {
+    Model model({50});
+    const std::vector<GroupSettings> groups{sgd(1)};
+    auto engine = session.distribute(model.specs, groups, small_buckets(1, 0), model.weight_pointers);
+    model.fill_gradients(rank == 0 ? 4.0f : 8.0f);
+    StepInput input = model.input(groups);
+    input.samples = rank == 0 ? 1 : 3;
+    engine->step(input);
+    EXPECT_EQ(model.weights[0], std::vector<float>(50, -(1 * 4.0f + 3 * 8.0f) / 4));
+    input.samples = rank == 0 ? 0 : 3;  // a batch of nothing
+    engine->step(input);
+    EXPECT_EQ(model.weights[0], std::vector<float>(50, -7.0f - 8.0f));
+    engine->drain(Level::finished, model.weight_pointers, groups);
+    engine.reset();
+    session.leave();
+  });
+}
+
+TEST(Engine, AGradientScaleAndASkippedStepAreWhatAGradScalerNeeds) {
+  run_members(2, [&](Session& session, std::uint32_t rank) {
+    Model model({50});
+    const std::vector<GroupSettings> groups{sgd(1)};
+    auto engine = session.distribute(model.specs, groups, small_buckets(1, 0), model.weight_pointers);
+    model.fill_gradients(1024.0f);
+    StepInput input = model.input(groups);
+    input.gradient_scale = 1.0f / 512;
+    engine->step(input);
+    EXPECT_EQ(model.weights[0][49], -2.0f);
+    input.skip = rank == 1;
+    if (input.skip) model.fill_gradients(std::numeric_limits<float>::infinity());
+    engine->step(input);
+    EXPECT_EQ(model.weights[0][49], -4.0f);
+    engine->drain(Level::finished, model.weight_pointers, groups);
+    engine.reset();
+    session.leave();
+  });
+}
+
+TEST(Engine, AMemberMayFinishWhileAnotherStillEndsItsEpochs) {
+  run_members(2, [&](Session& session, std::uint32_t rank) {
+    Model model({50});
+    const std::vector<GroupSettings> groups{sgd(1)};
+    auto engine = session.distribute(model.specs, groups, small_buckets(1, 1), model.weight_pointers);
+    model.fill_gradients(1.0f);
+    engine->step(model.input(groups));
+    if (rank == 0) {
+      for (int epoch = 0; epoch < 3; ++epoch) {
+        engine->drain(Level::epoch_ended, model.weight_pointers, groups);
+        engine->step(model.input(groups));
+      }
+    }
+    engine->drain(Level::finished, model.weight_pointers, groups);
+    EXPECT_EQ(model.weights[0], std::vector<float>(50, -4.0f));
+    engine.reset();
+    session.leave();
+  });
+}
+
+TEST(Engine, DensityMayChangeBetweenSteps) {
+  run_members(2, [&](Session& session, std::uint32_t rank) {
+    Model model({6400});
+    const std::vector<GroupSettings> groups{sgd(1)};
+    auto engine = session.distribute(model.specs, groups, small_buckets(0.25, 0), model.weight_pointers);
+    model.fill_gradients(1.0f);
+    engine->step(model.input(groups));
+    EXPECT_EQ(engine->stats().blocks_sent, 100u);
+    if (rank == 0) engine->set_density(1);
+    engine->step(model.input(groups));
+    EXPECT_EQ(engine->stats().blocks_sent, rank == 0 ? 500u : 200u);
+    for (const double wrong : {0.0, -0.5, 1.5, std::numeric_limits<double>::quiet_NaN()}) {
+      EXPECT_THROW(engine->set_density(wrong), Error);
+    }
+    engine->drain(Level::finished, model.weight_pointers, groups);
+    engine.reset();
+    session.leave();
+  });
+}
+
+TEST(Engine, WhatAStepCannotUseIsRefusedBeforeAnythingIsContributed) {
+  run_members(1, [&](Session& session, std::uint32_t) {
+    Model model({50, 50});
+    const std::vector<GroupSettings> groups{sgd(1)};
+    auto engine = session.distribute(model.specs, groups, small_buckets(1, 0), model.weight_pointers);
+    model.fill_gradients(1.0f);
+    const auto refused = [&](const std::function<void(StepInput&)>& change) {
+      StepInput input = model.input(groups);
+      change(input);
+      EXPECT_THROW(engine->step(input), Error);
+    };
+    const std::vector<GroupSettings> bad_groups{sgd(std::numeric_limits<double>::infinity())};
+    std::vector<float*> with_null = model.weight_pointers;
+    with_null[1] = nullptr;
+    refused([](StepInput& input) { input.samples = -1; });
+    refused([](StepInput& input) { input.samples = 1e300; });
+    refused([](StepInput& input) { input.gradient_scale = std::numeric_limits<float>::infinity(); });
+    refused([](StepInput& input) { input.gradients = input.gradients.first(1); });
+    refused([](StepInput& input) { input.parameters = input.parameters.first(1); });
+    refused([&](StepInput& input) { input.parameters = with_null; });
+    refused([](StepInput& input) { input.groups = {}; });
+    refused([&](StepInput& input) { input.groups = bad_groups; });
+    EXPECT_EQ(engine->iteration(), 0u);
+    engine->step(model.input(groups));
+    EXPECT_EQ(model.weights[1][0], -1.0f);
+  });
+}
+
+std::size_t heap_in_use() {
+  const auto info = ::mallinfo2();
+  return info.uordblks + info.hblkhd;
+}
+
+TEST(Engine, MemoryStaysFlatOverThousandsOfIterations) {
+  run_members(2, [&](Session& session, std::uint32_t rank) {
+    Model model({500, 1000});
+    const std::vector<GroupSettings> groups{sgd(0.1)};
+    auto engine = session.distribute(model.specs, groups, small_buckets(0.1, 1), model.weight_pointers);
+    model.fill_gradients(1.0f);
+    std::size_t early = 0;
+    for (int step = 0; step < 2500; ++step) {
+      engine->step(model.input(groups));
+      if (step == 500) early = heap_in_use();
+    }
+    // A hundred bytes per iteration would show.
+    if (rank == 0) {
+      EXPECT_LT(heap_in_use(), early + 200'000);
+    }
+    engine->drain(Level::finished, model.weight_pointers, groups);
+    engine.reset();
+    session.leave();
+  });
+}
+
+double cpu_seconds() {
+  rusage usage{};
+  ::getrusage(RUSAGE_SELF, &usage);
+  const auto seconds = [](const timeval& time) { return time.tv_sec + time.tv_usec * 1e-6; };
+  return seconds(usage.ru_utime) + seconds(usage.ru_stime);
+}
+
+TEST(Engine, AnIdleEngineUsesLessThanAHundredthOfACore) {
+  run_members(2, [&](Session& session, std::uint32_t rank) {
+    Model model({5000});
+    const std::vector<GroupSettings> groups{sgd(0.1)};
+    auto engine = session.distribute(model.specs, groups, small_buckets(0.1, 1), model.weight_pointers);
+    engine->step(model.input(groups));
+    engine->quiesce();
+    session.all_gather("idle", {});
+    const double before = cpu_seconds();
+    std::this_thread::sleep_for(std::chrono::seconds(2));
+    if (rank == 0) {
+      EXPECT_LT(cpu_seconds() - before, 2 * 2 * 0.01);  // seconds x engines of this process
+    }
+    session.all_gather("awake", {});
+    engine->drain(Level::finished, model.weight_pointers, groups);
+    engine.reset();
+    session.leave();
+  });
 }
 
 }  // namespace

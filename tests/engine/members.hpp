@@ -1,6 +1,7 @@
 // Several members of one run in one process, each on a thread with a Session of its own.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <exception>
 #include <functional>
@@ -9,16 +10,18 @@
 #include <thread>
 #include <vector>
 
+#include "kernels/kernel_testing.hpp"
 #include "net/secret.hpp"
 #include "stella/engine.hpp"
+#include "stella/error.hpp"
 #include "stella/session.hpp"
 
 namespace stella::testing {
 
 // Calls body(session, rank) for each member and returns what was thrown, by rank (null: nothing).
-inline std::vector<std::exception_ptr> outcomes_of_members(std::uint32_t world_size,
-                                                           const std::function<void(Session&, std::uint32_t rank)>& body,
-                                                           SessionOptions common = {}) {
+inline std::vector<std::exception_ptr> outcomes_of_members(
+    std::uint32_t world_size, const std::function<void(Session&, std::uint32_t rank)>& body,
+    SessionOptions common = {}) {
   const std::string secret = RunSecret::new_text();
   std::vector<std::promise<std::string>> addresses(world_size);
   std::vector<std::shared_future<std::string>> published;
@@ -48,10 +51,38 @@ inline std::vector<std::exception_ptr> outcomes_of_members(std::uint32_t world_s
 }
 
 // The same; rethrows the first member's exception.
-inline void run_members(std::uint32_t world_size, const std::function<void(Session&, std::uint32_t rank)>& body) {
+inline void run_members(std::uint32_t world_size,
+                        const std::function<void(Session&, std::uint32_t rank)>& body) {
   for (const auto& outcome : outcomes_of_members(world_size, body)) {
     if (outcome) std::rethrow_exception(outcome);
   }
+}
+
+inline GroupSettings sgd(double lr) {
+  GroupSettings settings;
+  settings.lr = lr;
+  return settings;
+}
+
+inline EngineOptions small_buckets(double density, unsigned staleness) {
+  EngineOptions options;
+  options.density = density;
+  options.staleness = staleness;
+  options.bucket_bytes = 4096;
+  options.threads = 2;
+  return options;
+}
+
+// "timeout: member 2 (...) contributed nothing ..."; empty if nothing was thrown.
+inline std::string sentence_of(const std::exception_ptr& outcome) {
+  try {
+    if (outcome) std::rethrow_exception(outcome);
+  } catch (const Error& error) {
+    return std::string(to_string(error.code())) + ": " + error.what();
+  } catch (const std::exception& other) {
+    return other.what();
+  }
+  return "";
 }
 
 // A model of a few tensors with its gradients, as a trainer would hold it.
@@ -65,12 +96,19 @@ struct Model {
     for (auto& tensor : weights) weight_pointers.push_back(tensor.data());
     for (auto& tensor : gradients) gradient_pointers.push_back(tensor.data());
   }
+  void fill_gradients(float value) {
+    for (auto& tensor : gradients) std::fill(tensor.begin(), tensor.end(), value);
+  }
   StepInput input(std::span<const GroupSettings> groups) {
     StepInput input;
     input.gradients = gradient_pointers;
     input.parameters = weight_pointers;
     input.groups = groups;
     return input;
+  }
+
+  void fill_gradients(Random& random) {
+    for (auto& tensor : gradients) std::ranges::copy(normal(random, tensor.size()), tensor.begin());
   }
 
   std::vector<TensorSpec> specs;

@@ -1,0 +1,180 @@
+// What happens when a member ends, misbehaves or gives up at any point. Nobody hangs, and everybody's error
+// says who it was.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstring>
+
+#include "engine/layout.hpp"
+#include "engine/members.hpp"
+#include "engine/pipelined_engine.hpp"
+#include "membership/member_process.hpp"
+
+namespace stella::testing {
+namespace {
+
+TEST(EngineFailure, AnEngineMayGoInTheMiddleOfIterations) {
+  for (int round = 0; round < 10; ++round) {
+    outcomes_of_members(3, [&](Session& session, std::uint32_t rank) {
+      Model model({3000, 500, 40});
+      const std::vector<GroupSettings> groups{sgd(1)};
+      auto engine = session.distribute(model.specs, groups, small_buckets(0.5, 1), model.weight_pointers);
+      const int steps = round + static_cast<int>(rank == 1 ? 0 : 3);
+      for (int step = 0; step < steps; ++step) engine->step(model.input(groups));
+    });
+  }
+}
+
+TEST(EngineFailure, TheTrainersMemoryMayGoOnceAStepHasThrown) {
+  const auto outcomes = outcomes_of_members(2, [&](Session& session, std::uint32_t rank) {
+    auto model = std::make_unique<Model>(std::vector<std::int64_t>{20'000, 500});
+    const std::vector<GroupSettings> groups{sgd(1)};
+    auto engine = session.distribute(model->specs, groups, small_buckets(1, 1), model->weight_pointers);
+    try {
+      for (int step = 0; step < 20 || rank == 0; ++step) engine->step(model->input(groups));
+    } catch (const Error&) {
+      model.reset();
+      throw;
+    }
+  });
+  EXPECT_NE(sentence_of(outcomes[0]), "");
+}
+
+TEST(EngineFailure, NoStepIsPossibleAfterTheSessionWasAborted) {
+  const auto outcomes = outcomes_of_members(2, [&](Session& session, std::uint32_t rank) {
+    Model model({500});
+    const std::vector<GroupSettings> groups{sgd(1)};
+    auto engine = session.distribute(model.specs, groups, small_buckets(1, 0), model.weight_pointers);
+    if (rank == 1) session.abort("KeyboardInterrupt");
+    engine->step(model.input(groups));
+  });
+  EXPECT_TRUE(contains(sentence_of(outcomes[0]), "member 1 (")) << sentence_of(outcomes[0]);
+  EXPECT_TRUE(contains(sentence_of(outcomes[0]), "KeyboardInterrupt")) << sentence_of(outcomes[0]);
+  EXPECT_TRUE(contains(sentence_of(outcomes[1]), "cancelled: ")) << sentence_of(outcomes[1]);
+}
+
+TEST(EngineFailure, AMemberThatCannotStartTellsTheOthersWhy) {
+  const auto outcomes = outcomes_of_members(2, [&](Session& session, std::uint32_t rank) {
+    Model model({500});
+    const std::vector<GroupSettings> groups{sgd(1)};
+    EngineOptions options = small_buckets(1, 0);
+    if (rank == 1) options.selector = "best";
+    try {
+      session.distribute(model.specs, groups, options, model.weight_pointers);
+    } catch (const Error&) {
+      // Its session lives on, as in a notebook; the other must not wait for it.
+      if (rank == 1) {
+        EXPECT_THROW(session.all_gather("later", {}), Error);
+      }
+      throw;
+    }
+  });
+  EXPECT_TRUE(contains(sentence_of(outcomes[0]), "member 1 (")) << sentence_of(outcomes[0]);
+  EXPECT_TRUE(contains(sentence_of(outcomes[0]), "best")) << sentence_of(outcomes[0]);
+  EXPECT_TRUE(contains(sentence_of(outcomes[1]), "invalid_argument")) << sentence_of(outcomes[1]);
+}
+
+TEST(EngineFailure, AWrongStartMayBeTriedAgainAlone) {
+  run_members(1, [](Session& session, std::uint32_t) {
+    Model model({500});
+    const std::vector<GroupSettings> groups{sgd(1)};
+    EngineOptions options = small_buckets(1, 0);
+    options.wire = "fp8";
+    EXPECT_THROW(session.distribute(model.specs, groups, options, model.weight_pointers), Error);
+    options.wire = "bf16";
+    EXPECT_NO_THROW(session.distribute(model.specs, groups, options, model.weight_pointers));
+  });
+}
+
+// An engine on a member whose peers are under the test's control.
+std::unique_ptr<Engine> engine_of(Member& member, Model& model, const std::vector<GroupSettings>& groups) {
+  const EngineOptions options = small_buckets(1, 1);
+  std::vector<std::string> names;
+  for (const TensorSpec& spec : model.specs) names.push_back(spec.name);
+  Group& group = member.group();
+  auto rule =
+      std::make_unique<SparseRule>(plan_buckets(model.specs, options.bucket_bytes), names, groups, options,
+                                   member.rank(), [&group](Rank rank) { return group.describe(rank); });
+  rule->state_loaded(0, model.weight_pointers);
+  return std::make_unique<PipelinedEngine>(member.net(), group, std::move(rule), model.specs, groups.size(),
+                                           options);
+}
+
+// Two engines, and a third member that sends them what the test wants.
+class EnginesAndARogue {
+ public:
+  EnginesAndARogue() {
+    for (Rank rank = 0; rank < 2; ++rank)
+      engines_.push_back(engine_of(*members_[rank], models_[rank], groups_));
+  }
+  void send(const Bytes& bytes) {
+    members_[2]->net().call([&] {
+      for (Rank to = 0; to < 2; ++to) {
+        members_[2]->group().send_payload(to, std::make_shared<const Bytes>(bytes), {1, 0});
+      }
+    });
+  }
+  // What the engines say, sooner or later, while they step.
+  std::vector<std::string> sentences() {
+    std::vector<std::string> sentences(2);
+    std::vector<std::thread> trainers;
+    for (Rank rank = 0; rank < 2; ++rank) {
+      trainers.emplace_back([this, rank, &sentences] { sentences[rank] = step_until_error(rank); });
+    }
+    for (auto& trainer : trainers) trainer.join();
+    return sentences;
+  }
+
+ private:
+  std::string step_until_error(Rank rank) {
+    const Error error = error_of([&] {
+      for (;;) engines_[rank]->step(models_[rank].input(groups_));
+    });
+    return error.what();
+  }
+
+  Members members_ = joined_members(3);
+  const std::vector<GroupSettings> groups_{sgd(1)};
+  std::array<Model, 2> models_{Model({100}), Model({100})};
+  std::vector<std::unique_ptr<Engine>> engines_;
+};
+
+std::vector<std::string> sentences_after(const Bytes& contribution) {
+  EnginesAndARogue world;
+  world.send(contribution);
+  return world.sentences();
+}
+
+PayloadHeader first_header() {
+  PayloadHeader header;
+  header.iteration = 1;
+  header.samples = 1;
+  header.settings = sgd(1);
+  return header;
+}
+
+TEST(EngineFailure, AMemberThatSendsABrokenBodyIsNamedByAll) {
+  for (const std::string& sentence : sentences_after(Payload(first_header(), bytes_of("nonsense")).bytes())) {
+    EXPECT_TRUE(contains(sentence, "member 2 (c0m2")) << sentence;
+    EXPECT_TRUE(contains(sentence, "iteration 1, bucket 0")) << sentence;
+  }
+}
+
+TEST(EngineFailure, AMemberThatSendsABrokenHeaderIsNamedByAll) {
+  for (const std::string& sentence : sentences_after(bytes_of("no header"))) {
+    EXPECT_TRUE(contains(sentence, "member 2 (c0m2")) << sentence;
+  }
+}
+
+TEST(EngineFailure, AMemberWithOtherWeightsIsNamedByAll) {
+  PayloadHeader header = first_header();
+  header.samples = 0;
+  header.digest = {0, 0xbad};
+  for (const std::string& sentence : sentences_after(Payload(header, {}).bytes())) {
+    EXPECT_TRUE(contains(sentence, "member 2 (c0m2")) << sentence;
+    EXPECT_TRUE(contains(sentence, "the weights of bucket 0")) << sentence;
+  }
+}
+
+}  // namespace
+}  // namespace stella::testing

@@ -1,0 +1,109 @@
+// Which update a step returns with, whatever the speed of members and threads.
+#include <gtest/gtest.h>
+
+#include <cfenv>
+#include <mutex>
+
+#include "engine/members.hpp"
+#include "kernels/kernel_testing.hpp"
+
+namespace stella::testing {
+namespace {
+
+// Small integers: their sums are exact.
+float gradient_of(Iteration t) { return static_cast<float>(t % 7 + 1); }
+
+// Work of varying length, so that now one member and now another comes first.
+void dawdle(Random& random) {
+  volatile std::uint64_t sink = 0;
+  for (auto rounds = random() % 8 == 0 ? random() % 300'000 : 0; rounds > 0; --rounds) sink = sink + rounds;
+}
+
+// At density 1 with learning rate 1 the weights are minus the sum of all gradients applied.
+void expect_exactly_update(const Model& model, float sum, Iteration t) {
+  for (const auto& tensor : model.weights) {
+    for (const float weight : tensor) ASSERT_EQ(weight, -sum) << "after step " << t;
+  }
+}
+
+class Staleness : public ::testing::TestWithParam<std::tuple<unsigned, std::size_t>> {};
+INSTANTIATE_TEST_SUITE_P(WithThreads, Staleness,
+                         ::testing::Combine(::testing::Values(0u, 1u), ::testing::Values(1u, 2u, 4u)));
+
+TEST_P(Staleness, AStepReturnsWithTheUpdateOfStalenessIterationsAgoAndNoLaterOne) {
+  const auto [staleness, threads] = GetParam();
+  run_members(3, [&, staleness = staleness, threads = threads](Session& session, std::uint32_t rank) {
+    Model model({1, 3000, 40, 1000});
+    Random random(seed() + rank);
+    const std::vector<GroupSettings> groups{sgd(1)};
+    EngineOptions options = small_buckets(1, staleness);
+    options.threads = threads;
+    auto engine = session.distribute(model.specs, groups, options, model.weight_pointers);
+    float sum = 0;
+    for (Iteration t = 1; t <= 150; ++t) {
+      model.fill_gradients(gradient_of(t));
+      dawdle(random);
+      engine->step(model.input(groups));
+      if (t > staleness) sum += gradient_of(t - staleness);
+      expect_exactly_update(model, sum, t);
+      if (::testing::Test::HasFatalFailure()) break;
+      model.fill_gradients(1e30f);  // the step is done with them
+    }
+    engine->drain(Level::finished, model.weight_pointers, groups);
+    if (staleness > 0) sum += gradient_of(150);
+    expect_exactly_update(model, sum, 151);
+    engine.reset();
+    session.leave();
+  });
+}
+
+GroupSettings adamw() {
+  GroupSettings settings;
+  settings.kind = OptimizerKind::adamw;
+  settings.weight_decay = 0.01;
+  return settings;
+}
+
+// The digest after some iterations of three members with random gradients; an error if they disagree.
+//   rounding   how the trainer's thread rounds while it makes the engine
+std::uint64_t digest_of_a_run(unsigned staleness, std::size_t threads, int rounding = FE_TONEAREST) {
+  std::mutex mutex;
+  std::vector<std::uint64_t> digests;
+  run_members(3, [&](Session& session, std::uint32_t rank) {
+    Model model({3000, 17, 500});
+    Random random(seed() + rank);
+    const std::vector<GroupSettings> groups{adamw()};
+    EngineOptions options = small_buckets(0.1, staleness);
+    options.threads = threads;
+    std::fesetround(rounding);
+    auto engine = session.distribute(model.specs, groups, options, model.weight_pointers);
+    std::fesetround(FE_TONEAREST);
+    for (int step = 0; step < 20; ++step) {
+      model.fill_gradients(random);
+      engine->step(model.input(groups));
+    }
+    engine->drain(Level::finished, model.weight_pointers, groups);
+    const std::uint64_t digest = engine->digest();
+    engine.reset();
+    session.leave();
+    std::lock_guard lock(mutex);
+    digests.push_back(digest);
+  });
+  for (const auto digest : digests) EXPECT_EQ(digest, digests.front());
+  return digests.front();
+}
+
+TEST(BitIdentity, ThreadsAndInstructionSetsDoNotChangeABit) {
+  for (const unsigned staleness : {0u, 1u}) {
+    const std::uint64_t reference = digest_of_a_run(staleness, 1);
+    for (const std::size_t threads : {2u, 4u}) EXPECT_EQ(digest_of_a_run(staleness, threads), reference);
+    on_every_target([&] { EXPECT_EQ(digest_of_a_run(staleness, 2), reference); });
+  }
+}
+
+TEST(BitIdentity, TheFloatingPointEnvironmentOfTheTrainerDoesNotReachTheEngine) {
+  EXPECT_EQ(digest_of_a_run(1, 2, FE_UPWARD), digest_of_a_run(1, 2));
+}
+
+}  // namespace
+}  // namespace stella::testing
