@@ -30,7 +30,7 @@ _HOMES = {
     "DistributedOptimizer": "stellatrain.optimizer",
     "DataLoader": "stellatrain.loader",
     **{
-        name: "stellatrain.default_run"
+        name: "stellatrain.process_run"
         for name in (
             "init",
             "distribute",
@@ -49,33 +49,33 @@ __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
     from stellatrain._core import Error as Error
-    from stellatrain.default_run import (
-        default_run as default_run,
-    )
-    from stellatrain.default_run import (
-        distribute as distribute,
-    )
-    from stellatrain.default_run import (
-        finish as finish,
-    )
-    from stellatrain.default_run import (
-        init as init,
-    )
-    from stellatrain.default_run import (
-        load as load,
-    )
-    from stellatrain.default_run import (
-        rank as rank,
-    )
-    from stellatrain.default_run import (
-        save as save,
-    )
-    from stellatrain.default_run import (
-        world_size as world_size,
-    )
     from stellatrain.info import core_info as core_info
     from stellatrain.loader import DataLoader as DataLoader
     from stellatrain.optimizer import DistributedOptimizer as DistributedOptimizer
+    from stellatrain.process_run import (
+        default_run as default_run,
+    )
+    from stellatrain.process_run import (
+        distribute as distribute,
+    )
+    from stellatrain.process_run import (
+        finish as finish,
+    )
+    from stellatrain.process_run import (
+        init as init,
+    )
+    from stellatrain.process_run import (
+        load as load,
+    )
+    from stellatrain.process_run import (
+        rank as rank,
+    )
+    from stellatrain.process_run import (
+        save as save,
+    )
+    from stellatrain.process_run import (
+        world_size as world_size,
+    )
     from stellatrain.run import Run as Run
 
 

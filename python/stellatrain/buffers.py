@@ -6,11 +6,14 @@ import torch
 
 from stellatrain import _core
 
+_GATHERED = 1 << 20  # elements per all-gather, which takes less than 16 MiB
+_TAG_LIMIT = 200  # characters; kMaxTag of src/membership/control.hpp is larger
+
 
 def broadcast(session: _core.Session, name: str, tensor: torch.Tensor) -> None:
     """Makes member 0's values everybody's, in place."""
     host = tensor.detach().to("cpu", copy=True).contiguous()
-    session.broadcast(name, 0, host.data_ptr(), host.numel() * host.element_size())
+    session.broadcast(_tag(name), 0, host.data_ptr(), host.numel() * host.element_size())
     with torch.no_grad():
         tensor.copy_(host)
 
@@ -22,21 +25,25 @@ def averaged(session: _core.Session, model: torch.nn.Module) -> dict[str, torch.
     """
     result = {}
     for name, buffer in model.named_buffers():
-        host = buffer.detach().to("cpu", copy=True).contiguous()
-        raw = session.all_gather(f"buffer {name}", host.reshape(-1).view(torch.uint8).numpy().tobytes())
-        tensors = [_parsed(bytes_, host) for bytes_ in raw]
-        if host.is_floating_point():
-            mean = sum(tensor.to(torch.float64) for tensor in tensors) / len(tensors)
-            result[name] = mean.to(host.dtype)
-        else:
-            result[name] = tensors[0]
+        result[name] = buffer.detach().to("cpu", copy=True).contiguous()
+        if buffer.is_floating_point():
+            _average(session, name, result[name])
+        elif buffer.numel() > 0:
+            broadcast(session, name, result[name])
     return result
 
 
-def _parsed(raw: bytes, like: torch.Tensor) -> torch.Tensor:
-    if not raw:
-        return like.clone()
-    return torch.frombuffer(bytearray(raw), dtype=like.dtype).reshape(like.shape)
+def _average(session: _core.Session, name: str, buffer: torch.Tensor) -> None:
+    for piece in buffer.view(-1).split(_GATHERED):
+        raw = session.all_gather(_tag(name), piece.view(torch.uint8).numpy().tobytes())
+        everybody = [torch.frombuffer(bytearray(bytes_), dtype=buffer.dtype) for bytes_ in raw if bytes_]
+        if everybody:
+            piece.copy_(sum(theirs.to(torch.float64) for theirs in everybody) / len(everybody))
+
+
+def _tag(name: str) -> str:
+    """Names the collective in errors."""
+    return f"buffer {name}"[:_TAG_LIMIT]
 
 
 def assign(model: torch.nn.Module, values: dict[str, torch.Tensor]) -> None:

@@ -7,16 +7,18 @@ A directory holds, for the iteration that latest.json names:
     consensus-<iteration>.safetensors   consensus weights, moments, step counts: the same on all members
     member-<rank>-<iteration>.safetensors   residual, own buffers, state of torch's random generator
 
-The lowest rank on each machine writes the first three, every member its own. Each file is written under another
-name, synced and renamed; latest.json is replaced last, after all members have written. So whatever is killed
-when, the directory names a checkpoint that is whole.
+The lowest rank on each machine writes the first three, every member its own. Each file is written under
+another name, synced and renamed; latest.json is replaced last, after all members have written. So whatever is
+killed when, the directory names a checkpoint that is whole. docs/checkpoints.md is the page for users.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,75 +45,75 @@ def save(run: Run, directory: Path, extra: dict[str, Any] | None = None) -> None
     Raises Error("io") on every member, naming who could not write; the last checkpoint stays then.
     """
     optimizer = _optimizer(run)
-    iteration, digest = optimizer.iteration, optimizer.digest()
-    machines = _agree(
-        run, "save", {"iteration": iteration, "digest": digest, "machine": socket.gethostname()}
-    )
-    names = [entry["machine"] for entry in machines]
-    writes_for_machine = names.index(names[run.rank]) == run.rank
+    iteration = optimizer.iteration
+    _agree(run, "save", iteration=iteration)  # before digest(), which waits for steps that all must have made
+    digest = f"{optimizer.digest():016x}"
+    latest = _described(run, iteration, digest, extra)
+    _agree(run, "save", digest=digest)
+    machines = [machine.decode() for machine in run.session.all_gather("machine", _machine().encode())]
+    writes_for_machine = machines.index(machines[run.rank]) == run.rank
     mean_buffers = buffers.averaged(run.session, run.model)
     consensus, own = _engine_tensors(run)
 
-    def write() -> None:
+    def write_tensors() -> None:
         directory.mkdir(parents=True, exist_ok=True)
         own_buffers = {f"buffer.{name}": value for name, value in _host(run.model.named_buffers()).items()}
         random = {"torch_rng_state": torch.get_rng_state()}
-        _write(
-            directory / f"member-{run.rank}-{iteration}.safetensors",
-            to_bytes({**own, **own_buffers, **random}),
-        )
+        own_bytes = to_bytes({**own, **own_buffers, **random})
+        _write(directory / f"member-{run.rank}-{iteration}.safetensors", own_bytes, run.rank)
         if writes_for_machine:
-            model = _host(run.model.named_parameters()) | mean_buffers
-            _write(directory / f"model-{iteration}.safetensors", to_bytes(model))
-            _write(directory / f"consensus-{iteration}.safetensors", to_bytes(consensus))
+            model = to_bytes(_host(run.model.named_parameters()) | mean_buffers)
+            _write(directory / f"model-{iteration}.safetensors", model, run.rank)
+            _write(directory / f"consensus-{iteration}.safetensors", to_bytes(consensus), run.rank)
 
-    _all_or_none(run, "save", write)
-    if writes_for_machine:
-        latest = {
-            "format": _FORMAT,
-            "iteration": iteration,
-            "world_size": run.world_size,
-            "digest": f"{digest:016x}",
-            "param_groups": [_numbers(group) for group in optimizer.param_groups],
-            "extra": extra or {},
-        }
-        _write(directory / "latest.json", json.dumps(latest, indent=1).encode())
-    run.session.all_gather("saved", b"")
+    def write_latest() -> None:
+        if writes_for_machine:
+            _write(directory / "latest.json", latest, run.rank)
+
+    _together(run, "save", write_tensors)
+    _together(run, "save", write_latest)
     _remove_older(directory, iteration, run.rank, writes_for_machine)
 
 
 def load(run: Run, directory: Path) -> dict[str, Any]:
-    """Continues where the checkpoint was taken: weights, moments, residuals, buffers, param_groups, random state.
+    """Continues where the checkpoint was taken, with all that the next step depends on.
 
     Collective, after distribute(), with the same number of members. Returns the `extra` of save().
 
-    Raises Error("io") for a missing or broken file, Error("mismatch") for another model or membership.
+    Raises Error("io") for a missing or broken file, Error("mismatch") for another model or membership, on
+    every member, naming the one that met it. Nothing was changed then, unless the files hold other weights
+    than their digest says.
     """
     optimizer = _optimizer(run)
-    latest = _read_latest(directory)
+    latest = _newest(run, directory)
     iteration = latest["iteration"]
-    _agree(run, "load", {"iteration": iteration, "digest": latest["digest"]})
-    if latest["world_size"] != run.world_size:
-        raise error(
-            "mismatch",
-            f"{directory} was saved by {latest['world_size']} members, this run has {run.world_size}; an exact resume "
-            "needs the same number",
-        )
-    consensus = _read(directory / f"consensus-{iteration}.safetensors")
-    model = _read(directory / f"model-{iteration}.safetensors")
-    own = _read(directory / f"member-{run.rank}-{iteration}.safetensors")
-    _fill_engine(run, {**consensus, **own}, directory)
-    _fill_model(run, model, own, directory)
-    for group, numbers in zip(optimizer.param_groups, latest["param_groups"], strict=True):
-        group.update(numbers)
-    optimizer.state_loaded(iteration)
-    if (digest := f"{optimizer.digest():016x}") != latest["digest"]:
-        raise error(
-            "mismatch",
-            f"{directory}: the weights have the digest {digest}, saved was {latest['digest']}",
-        )
-    torch.set_rng_state(own["torch_rng_state"])
-    run.session.all_gather("loaded", b"")
+    _agree(run, "load", iteration=iteration, digest=latest["digest"])
+    engine: dict[str, torch.Tensor] = {}
+    torchs: dict[str, torch.Tensor] = {}
+
+    def read() -> None:
+        _check_described(run, latest, directory)
+        own = _read(directory / f"member-{run.rank}-{iteration}.safetensors")
+        engine.update(_read(directory / f"consensus-{iteration}.safetensors") | own)
+        torchs.update(_read(directory / f"model-{iteration}.safetensors") | own)
+        _check_engine(run, engine, directory)
+        _check_model(run, torchs, directory)
+
+    def fill() -> None:
+        _fill_engine(run, engine)
+        _fill_model(run, torchs)
+        for group, numbers in zip(optimizer.param_groups, latest["param_groups"], strict=True):
+            group.update(numbers)
+        optimizer.state_loaded(iteration)
+        if (digest := f"{optimizer.digest():016x}") != latest["digest"]:
+            raise error(
+                "mismatch",
+                f"{directory} is damaged: its weights have the digest {digest}, saved was {latest['digest']}",
+            )
+        torch.set_rng_state(torchs["torch_rng_state"])
+
+    _together(run, "load", read)
+    _together(run, "load", fill)
     return latest["extra"]
 
 
@@ -121,32 +123,54 @@ def _optimizer(run: Run) -> Any:
     return run.optimizer
 
 
-def _agree(run: Run, what: str, mine: dict[str, Any]) -> list[dict[str, Any]]:
-    """Everybody's facts by rank; Error("mismatch") unless iteration and digest are equal."""
+def _described(run: Run, iteration: int, digest: str, extra: dict[str, Any] | None) -> bytes:
+    """The content of latest.json."""
+    latest = {
+        "format": _FORMAT,
+        "iteration": iteration,
+        "world_size": run.world_size,
+        "digest": digest,
+        "param_groups": [_numbers(group) for group in run.optimizer.param_groups],
+        "extra": extra or {},
+    }
+    try:
+        return json.dumps(latest, indent=1).encode()
+    except (TypeError, ValueError) as cause:
+        raise error("invalid_argument", f"save: extra must hold what JSON can hold: {cause}") from cause
+
+
+def _machine() -> str:
+    """Equal on members that share a file system: one host, and one container on it."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return f"{socket.gethostname()} {boot.read_text().strip() if boot.exists() else ''}"
+
+
+def _agree(run: Run, what: str, **mine: Any) -> None:
+    """Raises Error("mismatch") unless everybody has the same values."""
     raw = run.session.all_gather(what, json.dumps(mine).encode())
-    everybody = [json.loads(text) for text in raw]
-    for rank, theirs in enumerate(everybody):
-        for key in ("iteration", "digest"):
-            if theirs[key] != mine[key]:
+    for rank, theirs in enumerate(map(json.loads, raw)):
+        for key, value in mine.items():
+            if theirs[key] != value:
                 raise error(
                     "mismatch",
-                    f"{what}: {key} is {mine[key]} here, {theirs[key]} on member {rank}; every member must call "
+                    f"{what}: {key} is {value} here, {theirs[key]} on member {rank}; every member must call "
                     f"{what}() at the same step, on the same checkpoint",
                 )
-    return everybody
 
 
-def _all_or_none(run: Run, what: str, work: Any) -> None:
-    """Runs `work` on every member; an OSError of any becomes Error("io") on all."""
-    failure = ""
+def _together(run: Run, what: str, work: Callable[[], None]) -> None:
+    """Runs `work` on every member; what goes wrong on one is an Error on all that names it."""
+    failure: Exception | None = None
     try:
         work()
-    except OSError as cause:
-        failure = str(cause)
-    raw = run.session.all_gather(f"{what} written", failure.encode())
-    for rank, text in enumerate(raw):
+    except (OSError, Error) as cause:
+        failure = cause
+    code = getattr(failure, "code", "io")
+    mine = b"" if failure is None else json.dumps([code, str(failure)]).encode()
+    for rank, text in enumerate(run.session.all_gather(what, mine)):
         if text:
-            raise error("io", f"{what}: member {rank} could not write its part: {text.decode()}")
+            code, sentence = json.loads(text)
+            raise error(code, f"{what}: member {rank} could not do its part: {sentence}") from failure
 
 
 def _engine_tensors(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -164,37 +188,63 @@ def _engine_tensors(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, torch.
     return consensus, own
 
 
-def _fill_engine(run: Run, tensors: dict[str, torch.Tensor], directory: Path) -> None:
+def _check_described(run: Run, latest: dict[str, Any], directory: Path) -> None:
+    if latest["world_size"] != run.world_size:
+        raise error(
+            "mismatch",
+            f"{directory} was saved by {latest['world_size']} members, this run has {run.world_size}; "
+            "an exact resume needs the same number",
+        )
+    saved, here = len(latest["param_groups"]), len(run.optimizer.param_groups)
+    if saved != here:
+        raise error(
+            "mismatch", f"{directory} was saved with {saved} param groups, the optimizer here has {here}"
+        )
+
+
+def _check_engine(run: Run, tensors: dict[str, torch.Tensor], directory: Path) -> None:
     optimizer = run.optimizer
-    for name, index, _, begin, _, values in slices(optimizer.engine):
+    for name, index, *_ in slices(optimizer.engine):
         bridge = optimizer.bridges[index]
-        whole = tensors.get(f"{name}.{bridge.name}")
-        if whole is None or whole.numel() != _size(name, bridge.numel):
+        whole, needed = tensors.get(f"{name}.{bridge.name}"), _size(name, bridge.numel)
+        if whole is None or whole.numel() != needed:
             found = "nothing" if whole is None else f"{whole.numel()} values"
             raise error(
                 "mismatch",
-                f"{directory} holds {found} for '{name}' of '{bridge.name}' where {_size(name, bridge.numel)} values "
-                "are needed: it is of another model or optimizer",
+                f"{directory} holds {found} for '{name}' of '{bridge.name}', the model here needs {needed}: "
+                "it was saved with another model or optimizer",
             )
+
+
+def _check_model(run: Run, tensors: dict[str, torch.Tensor], directory: Path) -> None:
+    needed = itertools.chain(
+        run.model.named_parameters(),
+        ((f"buffer.{name}", buffer) for name, buffer in run.model.named_buffers()),
+        [("torch_rng_state", torch.get_rng_state())],
+    )
+    for name, tensor in needed:
+        if name not in tensors or tensors[name].shape != tensor.shape:
+            found = tuple(tensors[name].shape) if name in tensors else "nothing"
+            raise error(
+                "mismatch",
+                f"{directory} holds {found} for '{name}', the model here needs {tuple(tensor.shape)}",
+            )
+
+
+def _fill_engine(run: Run, tensors: dict[str, torch.Tensor]) -> None:
+    optimizer = run.optimizer
+    for name, index, _, begin, _, values in slices(optimizer.engine):
+        whole = tensors[f"{name}.{optimizer.bridges[index].name}"]
         first = begin // BLOCK if name == "steps" else begin
         values.copy_(whole[first : first + values.numel()].to(values.dtype))
 
 
-def _fill_model(
-    run: Run, model: dict[str, torch.Tensor], own: dict[str, torch.Tensor], directory: Path
-) -> None:
+def _fill_model(run: Run, tensors: dict[str, torch.Tensor]) -> None:
     with torch.no_grad():
         for name, parameter in run.model.named_parameters():
-            if name not in model or model[name].shape != parameter.shape:
-                raise error(
-                    "mismatch",
-                    f"{directory} does not hold the parameter '{name}' {tuple(parameter.shape)}",
-                )
-            parameter.copy_(model[name])
+            parameter.copy_(tensors[name])
         for name, buffer in run.model.named_buffers():
-            if f"buffer.{name}" not in own:
-                raise error("mismatch", f"{directory} does not hold the buffer '{name}'")
-            buffer.copy_(own[f"buffer.{name}"])
+            buffer.copy_(tensors[f"buffer.{name}"])
 
 
 def _size(name: str, numel: int) -> int:
@@ -222,9 +272,12 @@ def _numbers(group: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _write(path: Path, content: bytes) -> None:
-    """All of it or nothing, even through a crash: written beside, synced, renamed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+def _write(path: Path, content: bytes, rank: int) -> None:
+    """All of it or nothing, even through a crash: written beside, synced, renamed.
+
+    rank: members of several machines may write the same file of a shared directory.
+    """
+    beside = path.with_name(f".{path.name}.{rank}")
     try:
         with open(beside, "wb") as file:
             file.write(content)
@@ -247,24 +300,43 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
         raise error("io", f"cannot read {path}: {cause}; was it saved on this machine?") from cause
 
 
-def _read_latest(directory: Path) -> dict[str, Any]:
-    path = directory / "latest.json"
+def _newest(run: Run, directory: Path) -> dict[str, Any]:
+    """This machine's latest.json, or another's that is newer: save() was interrupted between the two, when
+    all files of the newer one were written everywhere.
+    """
+    mine: dict[str, Any] | None = None
+    failure: Error | None = None
+    try:
+        mine = _read_latest(directory / "latest.json")
+    except Error as cause:
+        failure = cause
+    raw = run.session.all_gather("checkpoint", json.dumps(mine).encode())
+    found = [latest for latest in map(json.loads, raw) if latest is not None]
+    if not found:
+        raise failure
+    newest = max(found, key=lambda latest: latest["iteration"])
+    return mine if mine is not None and mine["iteration"] == newest["iteration"] else newest
+
+
+def _read_latest(path: Path) -> dict[str, Any]:
     try:
         latest = json.loads(path.read_bytes())
-        if latest["format"] != _FORMAT:
-            raise error("io", f"{path} has format {latest['format']}; this version reads {_FORMAT}")
-        return latest
-    except Error:
-        raise
+        written = latest["format"]
+        missing = {"iteration", "world_size", "digest", "param_groups", "extra"} - latest.keys()
     except (OSError, ValueError, KeyError, TypeError) as cause:
         raise error("io", f"{path} is no checkpoint: {cause}") from cause
+    if written != _FORMAT:
+        raise error("io", f"{path} has format {written}; this version reads {_FORMAT}")
+    if missing:
+        raise error("io", f"{path} is no checkpoint: it lacks {', '.join(sorted(missing))}")
+    return latest
 
 
 def _remove_older(directory: Path, iteration: int, rank: int, all_: bool) -> None:
     patterns = [f"member-{rank}-*.safetensors"]
     if all_:
         patterns += ["model-*.safetensors", "consensus-*.safetensors"]
-    for pattern in patterns:
-        for path in directory.glob(pattern):
-            if not path.name.endswith(f"-{iteration}.safetensors"):
-                path.unlink(missing_ok=True)
+    leftovers = [f".{pattern}.{rank}" for pattern in patterns]  # of a save() that was killed
+    for path in itertools.chain.from_iterable(map(directory.glob, patterns + leftovers)):
+        if not path.name.endswith(f"-{iteration}.safetensors"):
+            path.unlink(missing_ok=True)

@@ -71,8 +71,8 @@ def membership(env: Mapping[str, str] = os.environ) -> Membership:
     if not 0 <= found.rank < found.world_size:
         raise error(
             "configuration",
-            f"rank {found.rank} is not below the world size {found.world_size}; set RANK and WORLD_SIZE "
-            "(torchrun does), or STELLA_RANK and STELLA_WORLD_SIZE",
+            f"rank {found.rank} does not exist in a world of {found.world_size} (ranks 0 to world size - 1); "
+            "set RANK and WORLD_SIZE (torchrun does), or STELLA_RANK and STELLA_WORLD_SIZE",
         )
     if not 0 <= found.port < 65536:
         raise error("configuration", f"STELLA_PORT is {found.port}; it must lie between 0 and 65535")

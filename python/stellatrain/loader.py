@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, IterableDataset, Sampler
 
-from stellatrain import _core, default_run
+from stellatrain import _core, process_run
 from stellatrain.errors import error
 from stellatrain.run import Run
 
@@ -17,8 +17,8 @@ from stellatrain.run import Run
 class ShareBatchSampler(Sampler[list[int]]):
     """Deals every sample of an epoch to exactly one member; pure arithmetic, the same on all members.
 
-    With equal batch sizes all members get equally many batches wherever the numbers allow it: the last batches
-    are smaller rather than missing.
+    With equal batch sizes all members get equally many batches wherever the numbers allow it: the last
+    batches are smaller rather than missing.
     """
 
     def __init__(
@@ -62,9 +62,10 @@ class ShareBatchSampler(Sampler[list[int]]):
 
 
 class DataLoader(torch.utils.data.DataLoader):
-    """torch's DataLoader; `batch_size` is this member's, and each sample comes once per epoch over all members.
+    """torch's DataLoader; `batch_size` is this member's, each sample comes once per epoch over all members.
 
-    shuffle uses `seed` + epoch, equal on all members; every pass is a new epoch (set_epoch() sets its number).
+    shuffle uses `seed` + epoch, equal on all members; every pass is a new epoch (set_epoch() sets its
+    number).
     Where members have unequal numbers of batches, one that ends earlier contributes nothing until all have
     ended, inside the last step of its loop; pass training=False for evaluation, where nobody steps.
 
@@ -96,7 +97,7 @@ class DataLoader(torch.utils.data.DataLoader):
             )
         if batch_size < 1:
             raise error("invalid_argument", f"batch_size is {batch_size}; it must be at least 1")
-        self._run = run if run is not None else default_run.default_run()
+        self._run = run if run is not None else process_run.default_run()
         self._training = training
         shares = ShareBatchSampler(
             len(dataset),
@@ -126,7 +127,7 @@ class DataLoader(torch.utils.data.DataLoader):
             optimizer.drain(_core.Level.epoch_ended)
 
     def _agree(self, samples: int, seed: int, shuffle: bool) -> bool:
-        """Whether members have unequal numbers of batches. Raises Error("mismatch") if they differ in the data."""
+        """Whether members have unequal numbers of batches. Error("mismatch") if they differ in the data."""
         mine = {"samples": samples, "seed": seed, "shuffle": shuffle, "batches": len(self._shares)}
         raw = self._run.session.all_gather("DataLoader", json.dumps(mine).encode())
         all_ = [json.loads(text) for text in raw]
@@ -135,7 +136,7 @@ class DataLoader(torch.utils.data.DataLoader):
                 if theirs[key] != mine[key]:
                     raise error(
                         "mismatch",
-                        f"DataLoader: {key} is {mine[key]} here, {theirs[key]} on member {rank}; all members must "
-                        "load the same data set in the same order",
+                        f"DataLoader: {key} is {mine[key]} here, {theirs[key]} on member {rank}; all members "
+                        "must load the same data set in the same order",
                     )
         return len({theirs["batches"] for theirs in all_}) > 1

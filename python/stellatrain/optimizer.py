@@ -33,6 +33,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
         bridges: list[ParameterBridge],
     ):
         self._kind = kind_of(optimizer)
+        self._origin = optimizer  # schedulers made before distribute() look at it
         self._engine: _core.Engine | None = None
         super().__init__(optimizer.param_groups, optimizer.defaults)
         self._bridges = bridges
@@ -69,6 +70,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
             skip,
         )
         self._weights_written()
+        self._origin._opt_called = True  # or its schedulers warn that they step before the optimizer
         return loss
 
     @property
@@ -111,14 +113,26 @@ class DistributedOptimizer(torch.optim.Optimizer):
         self.engine.state_loaded(iteration, self._addresses(refresh=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """As torch's, with the engine's moments in it. Waits for what is under way."""
+        """As torch's, with the engine's moments in it: copies. Waits for what is under way."""
         self.state.update(export_state(self.engine, self._bridges))
-        return super().state_dict()
+        exported = super().state_dict()
+        self.state.clear()
+        return exported
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's. Every member must load the same state at the same iteration."""
         super().load_state_dict(state_dict)
-        import_state(self.engine, self._bridges, self.state)
+        # Not what torch made of the state: it casts moments and step counts to the parameters' type.
+        self.state.clear()
+        import_state(self.engine, self._bridges, self._saved_by_parameter(state_dict))
+        self._origin.param_groups = self.param_groups
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise error(
+            "invalid_argument",
+            "a distributed optimizer cannot be copied or pickled: its engine is connected to the other "
+            "members; use state_dict(), or stellatrain.save()",
+        )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Only before distribute()."""
@@ -137,13 +151,21 @@ class DistributedOptimizer(torch.optim.Optimizer):
     def _gradients(self) -> list[int]:
         for group in self.param_groups:
             for parameter in group["params"]:
-                if parameter.grad is not None and parameter not in self._known:
+                if parameter.grad is None or parameter.numel() == 0:
+                    continue
+                if parameter not in self._known:
                     raise error(
                         "invalid_argument",
-                        f"a parameter of shape {tuple(parameter.shape)} that was frozen at distribute() has a "
-                        "gradient now; unfreeze parameters before distribute()",
+                        f"a parameter of shape {tuple(parameter.shape)} that was frozen at distribute() has "
+                        "a gradient now; unfreeze parameters before distribute()",
                     )
         return [bridge.gradient_address() for bridge in self._bridges]
+
+    def _saved_by_parameter(self, state_dict: dict[str, Any]) -> dict[torch.Tensor, dict[str, Any]]:
+        saved = [key for group in state_dict["param_groups"] for key in group["params"]]
+        parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        state = state_dict["state"]
+        return {parameter: state.get(key, {}) for key, parameter in zip(saved, parameters, strict=True)}
 
     def _addresses(self, refresh: bool = False) -> list[int]:
         return [bridge.weights_address(refresh) for bridge in self._bridges]

@@ -26,7 +26,10 @@ def slices(engine: _core.Engine) -> Iterator[tuple[str, int, bool, int, int, tor
 def export_state(
     engine: _core.Engine, bridges: list[ParameterBridge]
 ) -> dict[torch.nn.Parameter, dict[str, Any]]:
-    """torch's state by parameter: copies of the moments, "step" as the largest count of its blocks."""
+    """torch's state by parameter: copies of the moments, "step" as the largest count of its blocks.
+
+    As in torch, a parameter that never got an update has none.
+    """
     state: dict[torch.nn.Parameter, dict[str, Any]] = {}
     for name, index, _, begin, numel, values in slices(engine):
         parameter = bridges[index].parameter
@@ -39,7 +42,7 @@ def export_state(
         elif name not in _NOT_MOMENTS:
             whole = entry.setdefault(name, torch.zeros(parameter.shape, dtype=torch.float32))
             whole.view(-1)[begin : begin + numel] = values
-    return state
+    return {parameter: entry for parameter, entry in state.items() if entry["step"] > 0}
 
 
 def import_state(
@@ -68,10 +71,17 @@ def import_state(
             if whole.shape != bridge.parameter.shape:
                 raise error(
                     "invalid_argument",
-                    f"optimizer state '{name}' of '{bridge.name}' has the shape {tuple(whole.shape)}; the parameter "
-                    f"has {tuple(bridge.parameter.shape)}",
+                    f"optimizer state '{name}' of '{bridge.name}' has the shape {tuple(whole.shape)}; "
+                    f"the parameter has {tuple(bridge.parameter.shape)}",
                 )
             values.copy_(whole.reshape(-1)[begin : begin + numel])
+
+
+def share_state(session: _core.Session, engine: _core.Engine) -> None:
+    """Makes member 0's moments and step counts everybody's. Collective."""
+    for name, _, consensus, _, _, values in slices(engine):
+        if consensus and name != "weights":
+            session.broadcast(name, 0, values.data_ptr(), values.numel() * values.element_size())
 
 
 def _step_count(entry: Mapping[str, Any]) -> int:

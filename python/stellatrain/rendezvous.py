@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from datetime import timedelta
 
 import torch.distributed
@@ -31,19 +32,19 @@ def join(session: _core.Session, who: Membership) -> None:
     else:
         raise error(
             "configuration",
-            f"member {who.rank} of {who.world_size} does not know where the others are: start with torchrun, or "
-            "set STELLA_COORDINATOR to host:port of member 0 on every member",
+            f"member {who.rank} of {who.world_size} does not know where the others are: start with torchrun, "
+            "or set STELLA_COORDINATOR to host:port of member 0 on every member",
         )
 
 
-def _exchange_addresses(who: Membership, port: int) -> tuple[list[str], torch.distributed.Store]:
+def _exchange_addresses(who: Membership, port: int) -> tuple[list[str], torch.distributed.TCPStore]:
     """Publishes this member's address in torch's store and reads everybody's, by rank.
 
     The store carries addresses only; whoever listens there still has to prove the run secret.
     """
     host = who.host or _address_towards(os.environ["MASTER_ADDR"])
-    timeout = timedelta(seconds=who.join_timeout)
-    store, _, _ = next(torch.distributed.rendezvous("env://", who.rank, who.world_size, timeout=timeout))
+    deadline = time.monotonic() + who.join_timeout
+    store = _store(who)
     # torchrun keeps its store over restarts: each has its own keys.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     run = os.environ.get("TORCHELASTIC_RUN_ID", "run")
@@ -54,16 +55,43 @@ def _exchange_addresses(who: Membership, port: int) -> tuple[list[str], torch.di
     store.set(key(who.rank), f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     addresses = []
     for rank in range(who.world_size):
+        store.set_timeout(timedelta(seconds=max(0.1, deadline - time.monotonic())))
         try:
             addresses.append(store.get(key(rank)).decode())
-        except (torch.distributed.DistStoreError, RuntimeError) as cause:
+        except RuntimeError as cause:
             raise error(
                 "timeout",
-                f"member {rank} did not appear in the store at {os.environ['MASTER_ADDR']}:"
-                f"{os.environ.get('MASTER_PORT')} within {who.join_timeout:g} s: is it started, with the same "
-                "MASTER_ADDR and WORLD_SIZE?",
+                f"member {rank} did not appear in the store at {store.host}:{store.port} within "
+                f"{who.join_timeout:g} s: is it started, with the same MASTER_ADDR and WORLD_SIZE?",
             ) from cause
     return addresses, store
+
+
+def _store(who: Membership) -> torch.distributed.TCPStore:
+    """torchrun's store, or one that member 0 hosts."""
+    host, port = os.environ["MASTER_ADDR"], os.environ.get("MASTER_PORT", "")
+    if not port.isdecimal():
+        raise error("configuration", f"MASTER_PORT is '{port}'; with MASTER_ADDR it must be set, to a port")
+    hosts = who.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    try:
+        return torch.distributed.TCPStore(
+            host,
+            int(port),
+            is_master=hosts,
+            timeout=timedelta(seconds=who.join_timeout),
+            wait_for_workers=False,
+            multi_tenant=True,
+        )
+    except RuntimeError as cause:
+        if hosts:
+            raise error(
+                "configuration", f"member 0 cannot open its store at {host}:{port}: {cause}"
+            ) from cause
+        raise error(
+            "timeout",
+            f"there was no store at {host}:{port} within {who.join_timeout:g} s: member 0 (or torchrun) "
+            "opens it; is it started, with the same MASTER_ADDR and MASTER_PORT?",
+        ) from cause
 
 
 def _address_towards(host: str) -> str:

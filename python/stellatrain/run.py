@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from stellatrain.bridge import ParameterBridge
 from stellatrain.environment import Membership, membership, tuned
 from stellatrain.errors import error
 from stellatrain.optimizer import DistributedOptimizer
+from stellatrain.optimizer_state import share_state
 from stellatrain.settings import group_settings, kind_of
 
 
@@ -24,7 +26,11 @@ class Run:
         self.model: torch.nn.Module | None = None
         self.optimizer: DistributedOptimizer | None = None
         self._session: _core.Session | None = _core.Session(_session_options(self.who))
-        rendezvous.join(self._session, self.who)
+        try:
+            rendezvous.join(self._session, self.who)
+        except BaseException as failure:
+            self.close(sentence_of(failure))
+            raise
 
     @property
     def rank(self) -> int:
@@ -58,7 +64,7 @@ class Run:
         threads: int = 0,
         step_timeout: float = 1800,
     ) -> tuple[torch.nn.Module, DistributedOptimizer]:
-        """Puts the engine behind `optimizer`; everybody starts from member 0's weights and buffers.
+        """Puts the engine behind `optimizer`; everybody starts from member 0's weights, buffers and moments.
 
         Collective. Returns the same model, and an optimizer to use in place of yours. Each option is also an
         environment variable, STELLA_<NAME>, which wins.
@@ -104,6 +110,8 @@ class Run:
                 buffers.broadcast(self.session, name, tensor)
         self.model = model
         self.optimizer = DistributedOptimizer(optimizer, engine, bridges)
+        if any(self.session.all_gather("optimizer state", b"there" if optimizer.state else b"")):
+            share_state(self.session, engine)
         return model, self.optimizer
 
     def save(self, directory: str | Path, extra: dict[str, Any] | None = None) -> None:
@@ -115,7 +123,7 @@ class Run:
         return checkpoint.load(self, Path(directory))
 
     def finish(self) -> None:
-        """Applies the last updates; all members end with equal weights and buffers. Collective, once, at the end."""
+        """Applies the last updates; all members end with equal weights and buffers. Collective, once."""
         if self.optimizer is not None:
             self.optimizer.drain(_core.Level.finished)
             buffers.assign(self.model, buffers.averaged(self.session, self.model))
@@ -133,8 +141,13 @@ class Run:
     def __enter__(self) -> Run:
         return self
 
-    def __exit__(self, kind: type | None, value: BaseException | None, traceback: Any) -> None:
-        self.close(None if value is None else f"{kind.__name__}: {value}")
+    def __exit__(self, kind: type | None, value: BaseException | None, trace: Any) -> None:
+        self.close(None if value is None else sentence_of(value))
+
+
+def sentence_of(failure: BaseException) -> str:
+    """The last line of a traceback: "ValueError: this and that"."""
+    return "".join(traceback.format_exception_only(failure)).strip()
 
 
 def _session_options(who: Membership) -> _core.SessionOptions:
@@ -184,4 +197,10 @@ def _parameters(
         spec.group = group_of[parameter]
         bridges.append(ParameterBridge(name, parameter))
         specs.append(spec)
+    if not bridges:
+        raise error(
+            "invalid_argument",
+            "the optimizer holds no parameter that could be trained: all are frozen (requires_grad=False) "
+            "or empty",
+        )
     return bridges, specs

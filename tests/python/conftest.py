@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import socket
 import threading
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import pytest
@@ -21,6 +23,19 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def membership_of(rank: int, world_size: int, at: int, **overrides: Any) -> Membership:
+    """A member on the loopback; member 0 listens at the port `at`."""
+    settings = {
+        "rank": rank,
+        "world_size": world_size,
+        "coordinator": f"127.0.0.1:{at}",
+        "port": at if rank == 0 else 0,
+        "secret": SECRET,
+        "join_timeout": 30.0,
+    }
+    return Membership(**(settings | overrides))
 
 
 def run_members(world_size: int, body: Callable[[Run], Any], **overrides: Any) -> list[Any]:
@@ -41,27 +56,45 @@ def outcomes_of_members(world_size: int, body: Callable[[Run], Any], **overrides
     outcomes: list[Any] = [None] * world_size
 
     def member(rank: int) -> None:
-        settings = {
-            "rank": rank,
-            "world_size": world_size,
-            "coordinator": f"127.0.0.1:{port}",
-            "port": port if rank == 0 else 0,
-            "secret": SECRET,
-            "join_timeout": 30.0,
-        } | overrides
         try:
-            with Run(Membership(**settings)) as run:
+            with Run(membership_of(rank, world_size, port, **overrides)) as run:
                 outcomes[rank] = body(run)
         except BaseException as problem:
             outcomes[rank] = problem
 
-    threads = [threading.Thread(target=member, args=(rank,)) for rank in range(world_size)]
+    threads = [threading.Thread(target=member, args=(rank,), daemon=True) for rank in range(world_size)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(60)
         assert not thread.is_alive(), "a member hangs"
     return outcomes
+
+
+def run_processes(world_size: int, body: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """As run_members, but every member is a process, with a random generator of its own.
+
+    body(run, *arguments) is a function of a module.
+    """
+    port = free_port()
+    with ProcessPoolExecutor(world_size, mp_context=forkserver()) as pool:
+        members = [membership_of(rank, world_size, port) for rank in range(world_size)]
+        futures = [pool.submit(_process, who, body, arguments) for who in members]
+        return [future.result(60) for future in futures]
+
+
+def forkserver() -> multiprocessing.context.BaseContext:
+    """Processes that need not import torch anew, and inherit no threads."""
+    context = multiprocessing.get_context("forkserver")
+    # torch imports _dynamo when the first optimizer is made.
+    context.set_forkserver_preload(["torch._dynamo", "pytest", "stellatrain.checkpoint"])
+    return context
+
+
+def _process(who: Membership, body: Callable[..., Any], arguments: tuple) -> Any:
+    torch.set_num_threads(1)
+    with Run(who) as run:
+        return body(run, *arguments)
 
 
 @pytest.fixture(autouse=True)

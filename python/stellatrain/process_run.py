@@ -12,7 +12,7 @@ import torch
 from stellatrain.environment import Membership
 from stellatrain.errors import error
 from stellatrain.optimizer import DistributedOptimizer
-from stellatrain.run import Run
+from stellatrain.run import Run, sentence_of
 
 _run: Run | None = None
 
@@ -76,7 +76,5 @@ def finish() -> None:
 def _close_at_exit(run: Run) -> None:
     if run._session is None:
         return
-    failure = getattr(sys, "last_value", None)
-    run.close(
-        "its script ended without finish()" if failure is None else f"{type(failure).__name__}: {failure}"
-    )
+    failure = getattr(sys, "last_value", None)  # what ended the script, if something did
+    run.close("its script ended without finish()" if failure is None else sentence_of(failure))

@@ -1,0 +1,129 @@
+"""What a member learns from its environment, and what it says when that makes no sense."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import run_members
+from training import adamw, mlp
+
+from stellatrain import Error
+from stellatrain.environment import Membership, membership, tuned
+from stellatrain.run import Run
+
+TORCHRUN = {"RANK": "1", "WORLD_SIZE": "4"}
+SLURM = {"SLURM_PROCID": "2", "SLURM_NTASKS": "8"}
+STELLA = {"STELLA_RANK": "3", "STELLA_WORLD_SIZE": "5"}
+
+
+def test_without_any_variable_a_member_trains_alone() -> None:
+    assert membership({}) == Membership(rank=0, world_size=1)
+
+
+@pytest.mark.parametrize(
+    ("env", "rank", "world_size"),
+    [
+        (TORCHRUN, 1, 4),
+        (SLURM, 2, 8),
+        (STELLA, 3, 5),
+        (SLURM | TORCHRUN, 1, 4),
+        (SLURM | TORCHRUN | STELLA, 3, 5),
+        (SLURM | {"STELLA_RANK": "4"}, 4, 8),
+        (TORCHRUN | {"STELLA_RANK": ""}, 1, 4),
+    ],
+)
+def test_stellas_variables_win_over_torchruns_and_those_over_slurms(
+    env: dict[str, str], rank: int, world_size: int
+) -> None:
+    found = membership(env)
+    assert (found.rank, found.world_size) == (rank, world_size)
+
+
+def test_every_field_has_its_variable() -> None:
+    env = {
+        "STELLA_RANK": "1",
+        "STELLA_WORLD_SIZE": "2",
+        "STELLA_MEMBER": "office",
+        "STELLA_CLUSTER": "here",
+        "STELLA_HOST": "192.0.2.1",
+        "STELLA_PORT": "29400",
+        "STELLA_COORDINATOR": "192.0.2.2:29400",
+        "STELLA_SECRET_FILE": "run.key",
+        "STELLA_SECRET": "stella-secret-1:x",
+        "STELLA_JOIN_TIMEOUT": "1.5",
+        "STELLA_PEER_TIMEOUT": "30",
+    }
+    expected = Membership(
+        rank=1,
+        world_size=2,
+        name="office",
+        cluster="here",
+        host="192.0.2.1",
+        port=29400,
+        coordinator="192.0.2.2:29400",
+        secret_file="run.key",
+        secret="stella-secret-1:x",
+        join_timeout=1.5,
+        peer_timeout=30.0,
+    )
+    assert membership(env) == expected
+
+
+@pytest.mark.parametrize(
+    ("env", "sentence"),
+    [
+        ({"STELLA_RANK": "first"}, "STELLA_RANK is 'first'; it must be a whole number"),
+        ({"RANK": "1.5", "WORLD_SIZE": "4"}, "RANK is '1.5'; it must be a whole number"),
+        ({"STELLA_RANK": "4", "STELLA_WORLD_SIZE": "4"}, "rank 4 does not exist in a world of 4"),
+        ({"STELLA_RANK": "-1", "STELLA_WORLD_SIZE": "4"}, "rank -1 does not exist in a world of 4"),
+        ({"WORLD_SIZE": "0"}, "in a world of 0"),
+        ({"STELLA_PORT": "70000"}, "STELLA_PORT is 70000; it must lie between 0 and 65535"),
+        ({"STELLA_PORT": "http"}, "STELLA_PORT is 'http'"),
+        ({"STELLA_JOIN_TIMEOUT": "soon"}, "STELLA_JOIN_TIMEOUT is 'soon'; it must be a number"),
+    ],
+)
+def test_nonsense_is_a_configuration_error_that_names_the_variable(
+    env: dict[str, str], sentence: str
+) -> None:
+    with pytest.raises(Error, match=re.escape(sentence)) as failure:
+        membership(env)
+    assert failure.value.code == "configuration"
+
+
+def test_a_variable_wins_over_the_scripts_argument() -> None:
+    assert tuned("density", float, 0.01, {}) == 0.01
+    assert tuned("density", float, 0.01, {"STELLA_DENSITY": ""}) == 0.01
+    assert tuned("density", float, 0.01, {"STELLA_DENSITY": "0.5"}) == 0.5
+    assert tuned("staleness", int, 1, {"STELLA_STALENESS": "0"}) == 0
+    with pytest.raises(Error, match="STELLA_STALENESS is 'none'; it must be a whole number"):
+        tuned("staleness", int, 1, {"STELLA_STALENESS": "none"})
+
+
+def test_the_environment_tunes_a_script_that_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    def member(run: Run) -> float:
+        net = mlp()
+        _, optimizer = run.distribute(net, adamw(net), density=0.01)
+        net(torch.ones(4, 13)).sum().backward()
+        optimizer.step()
+        optimizer.digest()  # waits for what is under way
+        sent = optimizer.stats()["blocks_sent"]
+        run.finish()
+        return sent
+
+    few = run_members(1, member)[0]
+    monkeypatch.setenv("STELLA_DENSITY", "1")
+    assert run_members(1, member)[0] > 10 * few
+
+
+def test_the_page_names_every_variable_that_is_read() -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs/environment.md").read_text()
+    options = ("rule", "density", "staleness", "wire", "selector", "bucket_mib", "threads", "step_timeout")
+    named = {f"STELLA_{option.upper()}" for option in options}
+    for source in [*root.glob("python/stellatrain/*.py"), *root.glob("src/**/*.cpp")]:
+        named |= set(re.findall(r"\"(STELLA_[A-Z_]+)\"", source.read_text()))
+    assert "STELLA_CPU" in named
+    assert [name for name in sorted(named) if f"`{name}`" not in page] == []

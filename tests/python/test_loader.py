@@ -1,0 +1,250 @@
+"""stella.DataLoader: every sample once per epoch, whoever loads it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from conftest import outcomes_of_members, run_members
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import TensorDataset
+from training import EXACT, SPARSE, adamw, flat, loss_of, mlp
+
+from stellatrain import DataLoader, Error
+from stellatrain.loader import ShareBatchSampler
+from stellatrain.run import Run
+
+sizes = st.integers(0, 200)
+batch_sizes = st.integers(1, 40)
+worlds = st.integers(1, 4)
+
+
+def samplers(samples: int, batch_sizes: list[int], **options) -> list[ShareBatchSampler]:
+    world_size = len(batch_sizes)
+    return [
+        ShareBatchSampler(samples, size, rank, world_size, **options) for rank, size in enumerate(batch_sizes)
+    ]
+
+
+@given(sizes, st.lists(batch_sizes, min_size=1, max_size=4), st.booleans(), st.integers(0, 3))
+@settings(deadline=None)
+def test_every_sample_comes_exactly_once_per_epoch_over_all_members(
+    samples: int, sizes: list[int], shuffle: bool, epoch: int
+) -> None:
+    dealt = []
+    for sampler, size in zip(samplers(samples, sizes, shuffle=shuffle), sizes, strict=True):
+        sampler.epoch = epoch
+        batches = list(sampler)
+        assert len(batches) == len(sampler)
+        assert all(1 <= len(batch) <= size for batch in batches)
+        dealt += [sample for batch in batches for sample in batch]
+    assert sorted(dealt) == list(range(samples))
+
+
+@given(sizes, st.lists(batch_sizes, min_size=1, max_size=4), st.booleans())
+@settings(deadline=None)
+def test_drop_last_gives_full_batches_only_and_no_sample_twice(
+    samples: int, sizes: list[int], shuffle: bool
+) -> None:
+    dealt = []
+    for sampler, size in zip(samplers(samples, sizes, shuffle=shuffle, drop_last=True), sizes, strict=True):
+        batches = list(sampler)
+        assert len(batches) == len(sampler) == samples // len(sizes) // size
+        assert all(len(batch) == size for batch in batches)
+        dealt += [sample for batch in batches for sample in batch]
+    assert len(set(dealt)) == len(dealt)
+    assert set(dealt) <= set(range(samples))
+
+
+@given(sizes, batch_sizes, worlds)
+@settings(deadline=None)
+def test_equal_batch_sizes_give_equally_many_batches_where_the_numbers_allow_it(
+    samples: int, size: int, world_size: int
+) -> None:
+    counts = {len(sampler) for sampler in samplers(samples, [size] * world_size)}
+    smallest_share, largest_share = samples // world_size, -(-samples // world_size)
+    if smallest_share >= -(-largest_share // size):
+        assert len(counts) == 1
+
+
+def test_every_epoch_is_shuffled_anew_and_alike_by_equal_seeds() -> None:
+    def order(epoch: int, seed: int = 0) -> list[list[int]]:
+        sampler = ShareBatchSampler(50, 7, 0, 2, shuffle=True, seed=seed)
+        sampler.epoch = epoch
+        return list(sampler)
+
+    assert order(0) == order(0)
+    assert order(0) != order(1)
+    assert order(0) != order(0, seed=1)
+
+
+def dataset(samples: int) -> TensorDataset:
+    generator = torch.Generator().manual_seed(3)
+    return TensorDataset(
+        torch.randn(samples, 13, generator=generator), torch.randn(samples, 5, generator=generator)
+    )
+
+
+def train_an_epoch(net, optimizer, loader) -> int:
+    steps = 0
+    for batch in loader:
+        optimizer.zero_grad()
+        loss_of(net, batch).backward()
+        optimizer.step(samples=len(batch[0]))
+        steps += 1
+    return steps
+
+
+@pytest.mark.parametrize("options", [EXACT, SPARSE], ids=["exact", "sparse"])
+@pytest.mark.parametrize(
+    ("world_size", "samples", "batch"),
+    [(2, 21, [4, 4]), (2, 24, [4, 2]), (3, 23, [1, 5, 3]), (3, 2, [4, 4, 4]), (4, 9, [2, 2, 2, 1])],
+)
+def test_members_with_unequal_numbers_of_batches_train_epoch_after_epoch(
+    world_size: int, samples: int, batch: list[int], options: dict
+) -> None:
+    nets = [mlp() for _ in range(world_size)]
+
+    def member(run: Run):
+        net = nets[run.rank]
+        _, optimizer = run.distribute(net, adamw(net), **options)
+        loader = DataLoader(dataset(samples), batch[run.rank], shuffle=True, run=run)
+        ends = []
+        for _ in range(3):
+            steps = train_an_epoch(net, optimizer, loader)
+            assert steps == len(loader)
+            ends.append((optimizer.iteration, optimizer.digest()))
+        run.finish()
+        return ends, flat(net)
+
+    results = run_members(world_size, member)
+    for ends, weights in results:
+        assert ends == results[0][0]
+        assert torch.equal(weights, results[0][1])
+
+
+def test_an_epoch_over_members_is_an_epoch_of_plain_torch_on_the_union_batches() -> None:
+    data = dataset(24)
+    nets = [mlp(), mlp()]
+
+    def member(run: Run):
+        net = nets[run.rank]
+        _, optimizer = run.distribute(net, adamw(net), **EXACT)
+        train_an_epoch(net, optimizer, DataLoader(data, 4, run=run))
+        run.finish()
+        return flat(net)
+
+    results = run_members(2, member)
+    net = mlp()
+    optimizer = adamw(net)
+    for begin in range(0, 24, 8):
+        optimizer.zero_grad()
+        loss_of(net, data[begin : begin + 8]).backward()
+        optimizer.step()
+    for weights in results:
+        assert torch.allclose(weights, flat(net), atol=1e-5)
+
+
+def test_an_evaluation_loader_waits_for_nobody() -> None:
+    """Members with unequal numbers of batches evaluate in the middle of an epoch, one of them twice."""
+    nets = [mlp(), mlp()]
+
+    def member(run: Run):
+        net = nets[run.rank]
+        _, optimizer = run.distribute(net, adamw(net), **SPARSE)
+        evaluation = DataLoader(dataset(9), 2, training=False, run=run)
+        seen = 0
+        for number, batch in enumerate(DataLoader(dataset(20), 2, run=run)):
+            loss_of(net, batch).backward()
+            optimizer.step()
+            if number == 2:
+                for _ in range(run.rank + 1):
+                    with torch.no_grad():
+                        seen += sum(len(x) for x, _ in evaluation)
+        run.finish()
+        return seen, flat(net)
+
+    (first, weights), (second, others) = run_members(2, member)
+    assert (first, second) == (5, 2 * 4)
+    assert torch.equal(weights, others)
+
+
+def test_a_training_loader_that_is_only_looked_at_waits_for_nobody() -> None:
+    def member(run: Run):
+        net = mlp()
+        run.distribute(net, adamw(net))
+        loader = DataLoader(dataset(5), 2, run=run)
+        return sum(len(x) for x, _ in loader) if run.rank == 0 else 0
+
+    assert outcomes_of_members(2, member)[0] == 3
+
+
+def doubled(batch: list) -> torch.Tensor:
+    return 2 * torch.stack([x for x, _ in batch])
+
+
+def test_options_of_torchs_loader_pass_through() -> None:
+    def member(run: Run):
+        loader = DataLoader(
+            dataset(8), 3, run=run, num_workers=1, collate_fn=doubled, persistent_workers=True
+        )
+        return [torch.cat(list(loader)) for _ in range(2)]
+
+    ((first, again),) = run_members(1, member)
+    assert torch.equal(first, 2 * dataset(8).tensors[0])
+    assert torch.equal(first, again)
+
+
+def test_training_goes_on_beside_worker_processes() -> None:
+    nets = [mlp(), mlp()]
+
+    def member(run: Run):
+        net = nets[run.rank]
+        _, optimizer = run.distribute(net, adamw(net), **SPARSE)
+        loader = DataLoader(dataset(18), 2, run=run, num_workers=1)
+        for _ in range(2):
+            train_an_epoch(net, optimizer, loader)
+        run.finish()
+        return flat(net)
+
+    first, second = run_members(2, member)
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("differs", ["samples", "seed", "shuffle"])
+def test_members_that_load_different_data_are_told_in_what_they_differ(differs: str) -> None:
+    def member(run: Run):
+        options = {"seed": 0, "shuffle": True}
+        samples = 10
+        if run.rank == 1:
+            samples += differs == "samples"
+            options |= {"seed": {"seed": 5}, "shuffle": {"shuffle": False}}.get(differs, {})
+        DataLoader(dataset(samples), 2, run=run, **options)
+
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert failure.code in ("mismatch", "peer_lost")  # seen here, or first heard from the other
+        assert f"DataLoader: {differs} is" in str(failure)
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter(range(3))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"dataset": Stream()}, "map-style"),
+        ({"sampler": [1]}, "sampler is not supported"),
+        ({"batch_sampler": [[1]]}, "batch_sampler is not supported"),
+        ({"batch_size": 0}, "batch_size is 0"),
+    ],
+)
+def test_what_cannot_be_dealt_out_is_refused(arguments: dict, sentence: str) -> None:
+    def member(run: Run):
+        DataLoader(**({"dataset": dataset(4), "run": run} | arguments))
+
+    (failure,) = outcomes_of_members(1, member)
+    assert isinstance(failure, Error)
+    assert sentence in str(failure)

@@ -1,0 +1,213 @@
+"""A member that dies, freezes or fails is named by all others, soon. Every member is a process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import pytest
+import torch
+from conftest import SECRET, forkserver, free_port, membership_of
+from training import adamw, loss_of, mlp, vectors
+
+from stellatrain.environment import Membership
+from stellatrain.run import Run
+
+WORLD_SIZE = 4
+NAMED_WITHIN = 15  # seconds, with the default peer timeout
+
+
+def train_for_ever(who: Membership, report: Connection, pause: float) -> None:
+    """Reports "training", then how it ended: (exception's type, sentence, time)."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(1)
+    try:
+        with Run(who) as run:
+            net = mlp()
+            _, optimizer = run.distribute(net, adamw(net), density=0.1)
+            step = 0
+            while True:
+                for batch in vectors(5, 4):
+                    optimizer.zero_grad()
+                    loss_of(net, batch).backward()
+                    optimizer.step()
+                    step += 1
+                    if step == 5:
+                        report.send("training")
+                    time.sleep(pause)
+    except BaseException as failure:
+        report.send((type(failure).__name__, str(failure), time.monotonic()))
+
+
+class Members:
+    """Processes that train until one of them is hurt."""
+
+    def __init__(self, world_size: int, **overrides: Any):
+        port = free_port()
+        self.processes, self.reports = [], []
+        for rank in range(world_size):
+            who = membership_of(rank, world_size, port, name=f"office-{rank}", **overrides)
+            here, there = forkserver().Pipe()
+            process = forkserver().Process(target=train_for_ever, args=(who, there, 0.005))
+            process.start()
+            there.close()
+            self.processes.append(process)
+            self.reports.append(here)
+        for rank in range(world_size):
+            assert self.next_report(rank, 40) == "training"
+
+    def signal(self, rank: int, number: int) -> None:
+        os.kill(self.processes[rank].pid, number)
+
+    def next_report(self, rank: int, seconds: float) -> Any:
+        assert wait([self.reports[rank]], seconds), f"member {rank} reported nothing within {seconds} s"
+        return self.reports[rank].recv()
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.join()
+
+
+@pytest.fixture
+def four() -> Iterator[Members]:
+    members = Members(WORLD_SIZE)
+    yield members
+    members.end()
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGSTOP, signal.SIGTERM], ids=["killed", "frozen", "ended"]
+)
+@pytest.mark.parametrize("lost", [2])
+def test_a_lost_member_is_named_by_every_survivor(four: Members, number: int, lost: int) -> None:
+    four.signal(lost, number)
+    begin = time.monotonic()
+    for rank in set(range(WORLD_SIZE)) - {lost}:
+        kind, sentence, at = four.next_report(rank, NAMED_WITHIN)
+        assert kind == "Error"
+        assert f"member {lost} (office-{lost}" in sentence
+        assert at - begin < (NAMED_WITHIN if number == signal.SIGSTOP else 2)
+
+
+def test_the_coordinator_is_a_member_like_every_other_once_all_have_joined(four: Members) -> None:
+    four.signal(0, signal.SIGKILL)
+    for rank in range(1, WORLD_SIZE):
+        _, sentence, _ = four.next_report(rank, NAMED_WITHIN)
+        assert "member 0 (office-0" in sentence
+
+
+def test_control_c_is_told_to_the_others() -> None:
+    members = Members(2)
+    try:
+        members.signal(1, signal.SIGINT)
+        assert members.next_report(1, 5)[0] == "KeyboardInterrupt"
+        kind, sentence, _ = members.next_report(0, 5)
+        assert kind == "Error"
+        assert "member 1 (office-1" in sentence
+        assert "KeyboardInterrupt" in sentence
+    finally:
+        members.end()
+
+
+def test_control_c_ends_a_member_that_waits_for_a_silent_one() -> None:
+    members = Members(2, peer_timeout=60.0)
+    try:
+        members.signal(1, signal.SIGSTOP)
+        time.sleep(0.5)  # member 0 waits inside step() now
+        members.signal(0, signal.SIGINT)
+        # Telling the silent one takes the 2 s that it is given.
+        assert members.next_report(0, 5)[0] == "KeyboardInterrupt"
+    finally:
+        members.end()
+
+
+SCRIPT = """
+import os, sys, time
+import torch
+import stellatrain as stella
+
+torch.set_num_threads(1)
+stella.init()
+net = torch.nn.Linear(4, 2)
+net, optimizer = stella.distribute(net, torch.optim.SGD(net.parameters(), lr=0.1), density=0.5)
+for step in range(3):
+    net(torch.ones(3, 4)).sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    {inside}
+stella.finish()
+print("weights", net.weight.sum().item().hex(), "of", stella.world_size())
+"""
+
+
+def start(script: str, **env: str) -> subprocess.Popen:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("STELLA_", "SLURM_"))}
+    return subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=kept | {"STELLA_SECRET": SECRET} | env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def outputs(processes: list[subprocess.Popen]) -> list[str]:
+    try:
+        return [process.communicate(timeout=60)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("inside", "sentence"),
+    [
+        (
+            "if stella.rank() == 1 and step == 1: raise ValueError('line 7 is broken')",
+            "ValueError: line 7 is broken",
+        ),
+        ("if stella.rank() == 1 and step == 1: sys.exit()", "its script ended without finish()"),
+    ],
+    ids=["raises", "exits"],
+)
+def test_a_script_that_ends_early_tells_the_others_why(inside: str, sentence: str) -> None:
+    port = str(free_port())
+    common = {"WORLD_SIZE": "2", "STELLA_COORDINATOR": f"127.0.0.1:{port}"}
+    script = SCRIPT.format(inside=inside)
+    waiting, _ = outputs(
+        [start(script, **common, RANK="0", STELLA_PORT=port), start(script, **common, RANK="1")]
+    )
+    assert "stellatrain.Error: member 1" in waiting
+    assert sentence in waiting.splitlines()[-1]
+
+
+def weights_printed(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith("weights")]
+
+
+def test_torchrun_starts_members(tmp_path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(SCRIPT.format(inside=""))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    command += ["--master-port", str(free_port()), str(script)]
+    env = {"STELLA_SECRET": SECRET, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stderr
+    lines = weights_printed(done.stdout)
+    assert len(lines) == 2
+    assert lines[0] == lines[1]
+    assert lines[0].endswith("of 2")
+
+
+def test_plain_env_variables_start_members_without_torchrun() -> None:
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    script = SCRIPT.format(inside="")
+    first, second = outputs([start(script, **common, RANK=rank) for rank in "01"])
+    assert weights_printed(first) == weights_printed(second) != []

@@ -1,0 +1,293 @@
+"""The optimizer that distribute() returns is a torch optimizer: state, copies, refusals."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+import torch
+from conftest import outcomes_of_members, run_members
+from training import EXACT, SPARSE, Training, adamw, flat, loss_of, mlp, plain_loop, sgd, vectors
+
+import stellatrain
+from stellatrain import Error
+from stellatrain.environment import Membership
+from stellatrain.run import Run
+
+OPTIMIZERS = {
+    "sgd": lambda net: torch.optim.SGD(net.parameters(), lr=0.05),
+    "momentum": sgd,
+    "dampened": lambda net: torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9, dampening=0.2),
+    "adamw": adamw,
+    "amsgrad": lambda net: torch.optim.Adam(net.parameters(), lr=0.01, amsgrad=True),
+}
+HALF = 6
+
+
+def torch_for(steps: int, name: str, batches):
+    net = mlp()
+    optimizer = OPTIMIZERS[name](net)
+    plain_loop(net, optimizer, batches[:steps])
+    return net, optimizer
+
+
+def distributed(run: Run, net: torch.nn.Module, optimizer: torch.optim.Optimizer, **options):
+    return run.distribute(net, optimizer, **(EXACT | options))[1]
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_it_is_a_torch_optimizer_with_the_same_param_groups(name: str) -> None:
+    def member(run: Run):
+        net = mlp()
+        mine = OPTIMIZERS[name](net)
+        optimizer = distributed(run, net, mine)
+        assert isinstance(optimizer, torch.optim.Optimizer)
+        assert all(a is b for a, b in zip(optimizer.param_groups, mine.param_groups, strict=True))
+        assert optimizer.defaults == mine.defaults
+        assert "lr: 0.0" in repr(optimizer)
+
+    run_members(1, member)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_state_goes_from_plain_torch_into_distributed_training(name: str) -> None:
+    """Half of the steps in plain torch, half distributed, are all of them in plain torch."""
+    batches = Training().batches(2 * HALF, 8)
+
+    def member(run: Run):
+        net, half = copy.deepcopy(started)
+        optimizer = distributed(run, net, half)
+        plain_loop(net, optimizer, [(x[rows(run)], y[rows(run)]) for x, y in batches[HALF:]])
+        run.finish()
+        return flat(net)
+
+    def by_load(run: Run):
+        net, half = copy.deepcopy(started)
+        optimizer = distributed(run, net, OPTIMIZERS[name](net))
+        optimizer.load_state_dict(half.state_dict())
+        plain_loop(net, optimizer, [(x[rows(run)], y[rows(run)]) for x, y in batches[HALF:]])
+        run.finish()
+        return flat(net)
+
+    def rows(run: Run) -> slice:
+        return slice(4 * run.rank, 4 * run.rank + 4)
+
+    started = torch_for(HALF, name, batches)
+    expected = flat(torch_for(2 * HALF, name, batches)[0])
+    for weights in run_members(2, member) + run_members(2, by_load):
+        assert torch.allclose(weights, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_state_goes_from_distributed_training_into_plain_torch(name: str) -> None:
+    batches = Training().batches(2 * HALF, 8)
+
+    def member(run: Run):
+        net = mlp()
+        optimizer = distributed(run, net, OPTIMIZERS[name](net))
+        plain_loop(net, optimizer, batches[:HALF])
+        state = copy.deepcopy(optimizer.state_dict())
+        run.finish()
+        return net, state
+
+    ((net, state),) = run_members(1, member)
+    optimizer = OPTIMIZERS[name](net)
+    optimizer.load_state_dict(state)
+    plain_loop(net, optimizer, batches[HALF:])
+    assert torch.allclose(flat(net), flat(torch_for(2 * HALF, name, batches)[0]), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_state_goes_from_one_distributed_optimizer_into_another_exactly(
+    name: str, dtype: torch.dtype
+) -> None:
+    """At low density: the step count of every block is part of it."""
+
+    def member(run: Run):
+        net = mlp()
+        optimizer = distributed(run, net, OPTIMIZERS[name](net), density=0.1)
+        plain_loop(net, optimizer, vectors(HALF, 4))
+        state = optimizer.state_dict()
+        run.finish()
+        return state
+
+    def again(run: Run):
+        net = mlp()
+        net.to(dtype)
+        optimizer = distributed(run, net, OPTIMIZERS[name](net), density=0.1)
+        optimizer.load_state_dict(copy.deepcopy(saved))
+        state = optimizer.state_dict()
+        run.finish()
+        return state
+
+    (saved,) = run_members(1, member)
+    (loaded,) = run_members(1, again)
+    assert saved["param_groups"] == loaded["param_groups"]
+    assert saved["state"].keys() == loaded["state"].keys()
+    assert (len(saved["state"]) == 0) == (name == "sgd")  # as in torch
+    for key, entry in saved["state"].items():
+        for field, value in entry.items():
+            assert torch.equal(value, loaded["state"][key][field]), (key, field)
+
+
+def test_everybody_starts_from_member_0s_moments() -> None:
+    """Only member 0 resumes an optimizer; the others hold none, or another one's."""
+    batches = Training().batches(2 * HALF, 8)
+
+    def member(run: Run):
+        net, optimizer = mlp(), None
+        if run.rank == 0:
+            net, optimizer = copy.deepcopy(torch_for(HALF, "adamw", batches))
+        elif run.rank == 1:
+            net, optimizer = copy.deepcopy(torch_for(2, "adamw", batches))
+        optimizer = distributed(run, net, optimizer or adamw(net))
+        plain_loop(net, optimizer, batches[HALF:])
+        run.finish()
+        return flat(net)
+
+    mlp()
+    results = run_members(3, member)
+    expected = flat(torch_for(2 * HALF, "adamw", batches)[0])
+    for weights in results:
+        assert torch.equal(weights, results[0])
+        assert torch.allclose(weights, expected, atol=1e-5)
+
+
+def test_state_of_another_shape_is_refused_naming_the_parameter() -> None:
+    def member(run: Run):
+        net = mlp()
+        optimizer = distributed(run, net, adamw(net))
+        state = torch_for(1, "adamw", vectors(1, 4))[1].state_dict()
+        state["state"][0]["exp_avg"] = torch.zeros(3)
+        optimizer.load_state_dict(state)
+
+    (failure,) = outcomes_of_members(1, member)
+    assert isinstance(failure, Error)
+    assert "'exp_avg' of '0.weight' has the shape (3,)" in str(failure)
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_copying_it_is_refused_with_what_to_do(copied) -> None:
+    def member(run: Run):
+        net = mlp()
+        copied(distributed(run, net, adamw(net)))
+
+    (failure,) = outcomes_of_members(1, member)
+    assert isinstance(failure, Error)
+    assert "use state_dict()" in str(failure)
+
+
+def test_add_param_group_after_distribute_is_refused() -> None:
+    def member(run: Run):
+        net = mlp()
+        optimizer = distributed(run, net, adamw(net))
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.zeros(3))]})
+
+    (failure,) = outcomes_of_members(1, member)
+    assert isinstance(failure, Error)
+    assert "add the group to the optimizer first" in str(failure)
+
+
+class MyAdam(torch.optim.Adam):
+    pass
+
+
+@pytest.mark.parametrize("kind", [torch.optim.RMSprop, torch.optim.Adagrad, MyAdam])
+def test_other_optimizers_are_refused_naming_the_supported_ones(kind: type) -> None:
+    def member(run: Run):
+        net = mlp()
+        run.distribute(net, kind(net.parameters(), lr=0.1))
+
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert failure.code == "invalid_argument"
+        assert kind.__qualname__ in str(failure)
+        assert "torch.optim.SGD, torch.optim.Adam and torch.optim.AdamW" in str(failure)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("density", 0, "density is 0"),
+        ("density", 1.5, "density is 1.5"),
+        ("density", float("nan"), "density is nan"),
+        ("staleness", 2, "staleness is 2"),
+        ("staleness", -1, "staleness is -1"),
+        ("threads", -1, "threads is -1"),
+        ("wire", "int3", "fp32 and bf16"),
+        ("selector", "best", "best"),
+        ("rule", "dense", "supported is 'sparse'"),
+        ("bucket_mib", 1000, "bucket_bytes is"),
+    ],
+)
+def test_nonsense_options_are_refused_naming_them(option: str, value: object, sentence: str) -> None:
+    def member(run: Run):
+        net = mlp()
+        run.distribute(net, adamw(net), **{option: value})
+
+    (failure,) = outcomes_of_members(1, member)
+    assert isinstance(failure, Error)
+    assert failure.code == "invalid_argument"
+    assert sentence in str(failure)
+
+
+def test_a_second_model_in_one_run_is_refused() -> None:
+    def member(run: Run):
+        for _ in range(2):
+            net = mlp()
+            run.distribute(net, adamw(net))
+
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert "a second model needs a Run of its own" in str(failure)
+
+
+def test_two_runs_in_one_process_train_two_models() -> None:
+    first, second = mlp(), mlp()
+    with Run(Membership()) as one, Run(Membership()) as two:
+        _, optimizer = one.distribute(first, sgd(first), **EXACT)
+        _, other = two.distribute(second, adamw(second), **SPARSE)
+        for batch in vectors(5, 4):
+            plain_loop(first, optimizer, [batch])
+            plain_loop(second, other, [batch])
+        one.finish()
+        two.finish()
+    expected = mlp()
+    plain_loop(expected, sgd(expected), vectors(5, 4))
+    assert torch.allclose(flat(first), flat(expected), atol=1e-6)
+    assert not torch.equal(flat(second), flat(mlp()))
+
+
+def test_after_finish_the_optimizer_says_that_the_run_is_over() -> None:
+    def member(run: Run):
+        net = mlp()
+        optimizer = distributed(run, net, adamw(net))
+        run.finish()
+        loss_of(net, vectors(1, 4)[0]).backward()
+        optimizer.step()
+
+    (failure,) = outcomes_of_members(1, member)
+    assert isinstance(failure, Error)
+    assert failure.code == "cancelled"
+    assert "the run is over" in str(failure)
+
+
+def test_the_functions_of_the_module_train_alone_without_any_environment() -> None:
+    """The example of the package's docstring."""
+    stellatrain.init()
+    try:
+        assert (stellatrain.rank(), stellatrain.world_size()) == (0, 1)
+        assert stellatrain.default_run().rank == 0
+        model, optimizer = stellatrain.distribute(net := mlp(), adamw(net))
+        data = torch.utils.data.TensorDataset(*vectors(1, 12)[0])
+        for batch in stellatrain.DataLoader(data, batch_size=4):
+            loss_of(model, batch).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        with pytest.raises(Error, match="call finish\\(\\) first"):
+            stellatrain.init()
+    finally:
+        stellatrain.finish()
+    assert not torch.equal(flat(net), flat(mlp()))
