@@ -2,6 +2,9 @@
 SHELL := /bin/bash
 PYTHON := .venv/bin/python
 BUILD_JOBS ?= $(shell nproc)
+# One compiler cache for all checkouts.
+export CCACHE_BASEDIR := $(CURDIR)
+export CCACHE_NOHASHDIR := 1
 
 .PHONY: help demo test install setup build-tests test-cpp test-python lint format docs-check \
         bench bench-hiding soak asan tsan fuzz clean
@@ -39,8 +42,9 @@ format: setup  ## Formats everything
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-bench: build-tests  ## Kernels against plain loops
-	build/dev/bench/kernels/kernels_bench
+bench: setup  ## Kernels against plain loops
+	@cmake --preset release > /dev/null && cmake --build --preset release -j $(BUILD_JOBS) -- --quiet
+	build/release/bench/kernels/kernels_bench
 
 bench-hiding: install  ## Does the network hide? Steps/s at 100 Mbps against no network (docs/benchmarks/hiding.md)
 	$(PYTHON) -m bench.hiding

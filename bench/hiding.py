@@ -60,7 +60,9 @@ def main() -> int:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--parameters", type=int, nargs="+", default=[10, 60], choices=SIZES, help="millions")
     add("--pairs", type=int, default=5)
@@ -157,11 +159,21 @@ def _measure(millions: int, recording: Path, args: argparse.Namespace) -> dict:
     from stellatrain.lab import Lab
 
     size = SIZES[millions]
-    command = [sys.executable, "-m", "bench.hiding", "--trainer", str(recording), "--density", str(size.density)]
+    command = [
+        sys.executable,
+        "-m",
+        "bench.hiding",
+        "--trainer",
+        str(recording),
+        "--density",
+        str(size.density),
+    ]
     for name in ("pairs", "steps", "compute", "out"):
         command += [f"--{name}", str(getattr(args, name))]
     with Lab(clusters=MEMBERS, members=1, wan=args.wan, lan="none") as lab:
-        status = lab.run(command, {"OMP_NUM_THREADS": "1", "STELLA_THREADS": "1"}, timeout=1800, log_dir=args.out)
+        status = lab.run(
+            command, {"OMP_NUM_THREADS": "1", "STELLA_THREADS": "1"}, timeout=1800, log_dir=args.out
+        )
     if status != 0:
         raise SystemExit(f"a member failed with status {status}; see {args.out}/*.log")
     members = json.loads((args.out / "segments.json").read_text())
@@ -205,7 +217,10 @@ def _summary(millions: int, size: Size, members: list[list[dict]], args: argpars
 
 
 def _table(rows: list[dict]) -> str:
-    lines = ["", "| parameters | density | MB sent per step | steps/s | without network | ratio: median (min-max) |"]
+    lines = [
+        "",
+        "| parameters | density | MB sent per step | steps/s | without network | ratio: median (min-max) |",
+    ]
     lines.append("|---|---|---|---|---|---|")
     for row in rows:
         ratios = row["ratios"]
@@ -215,7 +230,10 @@ def _table(rows: list[dict]) -> str:
             f"{statistics.median(row['steps_per_second_without_network']):.3f} | "
             f"{statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f}) |"
         )
-    lines += ["", "| parameters | mode | copy | wait | publish | contribute | merge | apply | (ms per step, CPU ms) |"]
+    lines += [
+        "",
+        "| parameters | mode | copy | wait | publish | contribute | merge | apply | (ms per step, CPU ms) |",
+    ]
     lines.append("|---|---|---|---|---|---|---|---|---|")
     for row in rows:
         for mode, where in row["milliseconds"].items():

@@ -29,7 +29,9 @@ IDLE_LIMIT = 0.01  # of a core, per engine
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--iterations", type=int, default=10_000)
     parser.add_argument("--members", type=int, default=4)
     parser.add_argument("--idle", type=float, default=20, help="seconds")

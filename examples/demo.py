@@ -58,7 +58,7 @@ def _options() -> argparse.Namespace:
     add("--members", type=int, default=2, help="of each cluster (%(default)s)")
     add("--wan", default="100mbit", help="each cluster's uplink (%(default)s)")
     add("--lan", default="1gbit", help="each member's link (%(default)s)")
-    add("--batch", type=int, default=4, help="sequences per member and step (%(default)s)")
+    add("--batch", type=int, default=1, help="sequences per member and step (%(default)s)")
     add("--context", type=int, default=128, help="tokens per sequence (%(default)s)")
     add("--ddp-lr", type=float, default=1e-3, help="learning rate of DDP (%(default)s)")
     add("--stella-lr", type=float, default=1e-3, help="that of StellaTrain (%(default)s)")

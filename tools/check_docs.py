@@ -51,7 +51,9 @@ def commands(text: str) -> list[str]:
 
 def broken_commands(text: str) -> list[str]:
     makefile = (ROOT / "Makefile").read_text()
-    targets = {word for line in re.findall(r"^([a-z][\w -]*):", makefile, re.MULTILINE) for word in line.split()}
+    targets = {
+        word for line in re.findall(r"^([a-z][\w -]*):", makefile, re.MULTILINE) for word in line.split()
+    }
     found = []
     for line in commands(text):
         if not re.match(r"(\w+=\S* )*(make|stella) ", line):

@@ -17,7 +17,13 @@ def violations(rooms: list[str]) -> list[str]:
     found = []
     for path in sorted(Path("src").rglob("*.[ch]pp")) + sorted(Path("include").rglob("*.hpp")):
         room = path.parts[1]
-        allowed = {"stella"} if room == "stella" else {"stella", *rooms[: rooms.index(room) + 1]} if room in rooms else {"stella", *known}
+        allowed = (
+            {"stella"}
+            if room == "stella"
+            else {"stella", *rooms[: rooms.index(room) + 1]}
+            if room in rooms
+            else {"stella", *known}
+        )
         if room != "stella" and room not in known:
             found.append(f"{path}: src/{room} is not in the list of rooms (cmake/rooms.cmake)")
             continue

@@ -13,7 +13,7 @@ def parse(description: str) -> argparse.Namespace:
     add = parser.add_argument
     add("--seconds", type=float, default=math.inf, help="wall-clock budget of training")
     add("--steps", type=int, help="stop after so many steps")
-    add("--batch", type=int, default=4, help="sequences per member and step (%(default)s)")
+    add("--batch", type=int, default=1, help="sequences per member and step (%(default)s)")
     add("--context", type=int, default=128, help="tokens per sequence (%(default)s)")
     add("--lr", type=float, default=1e-3, help="learning rate after warm-up (%(default)s)")
     add("--warmup", type=int, default=10, help="steps of linear warm-up (%(default)s)")

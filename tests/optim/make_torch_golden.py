@@ -50,22 +50,49 @@ def settings(kind: type, options: dict) -> str:
     fields = {"kind": "OptimizerKind::" + kind.__name__.lower()} | options
     if "betas" in fields:
         fields["beta1"], fields["beta2"] = fields.pop("betas")
-    order = ["kind", "lr", "weight_decay", "momentum", "dampening", "beta1", "beta2", "eps", "nesterov", "amsgrad", "maximize"]
-    return ", ".join(f".{name} = {str(fields[name]).replace('True', 'true')}" for name in order if name in fields)
+    order = [
+        "kind",
+        "lr",
+        "weight_decay",
+        "momentum",
+        "dampening",
+        "beta1",
+        "beta2",
+        "eps",
+        "nesterov",
+        "amsgrad",
+        "maximize",
+    ]
+    return ", ".join(
+        f".{name} = {str(fields[name]).replace('True', 'true')}" for name in order if name in fields
+    )
 
 
 def main() -> None:
     print(f"// Written by make_torch_golden.py with torch {torch.__version__}; not to be edited.")
-    print("#pragma once\n\n#include <array>\n#include <vector>\n\n#include \"stella/optimizer_settings.hpp\"\n")
+    print('#pragma once\n\n#include <array>\n#include <vector>\n\n#include "stella/optimizer_settings.hpp"\n')
     print("namespace stella::testing {\n")
     print(f"inline constexpr int kGoldenNumel = {NUMEL};")
     print(f"inline constexpr std::array kGoldenSteps = {{{', '.join(map(str, RECORDED))}}};\n")
-    print("struct Golden {\n  GroupSettings settings;\n  std::vector<std::vector<float>> weights;  // after each of kGoldenSteps\n};\n")
+    print(
+        "struct Golden {\n  GroupSettings settings;\n  std::vector<std::vector<float>> weights;  // after each of kGoldenSteps\n};\n"
+    )
     print("// clang-format off")
     print("inline const std::vector<Golden> kGolden = {")
     for kind, options in CASES:
         print(f"    {{{{{settings(kind, options)}}},")
-        print("     {" + ",\n      ".join("{" + ", ".join(f"{w:.9g}f" if "." in f"{w:.9g}" or "e" in f"{w:.9g}" else f"{w:.1f}f" for w in weights) + "}" for weights in trajectory(kind, options)) + "}},")
+        print(
+            "     {"
+            + ",\n      ".join(
+                "{"
+                + ", ".join(
+                    f"{w:.9g}f" if "." in f"{w:.9g}" or "e" in f"{w:.9g}" else f"{w:.1f}f" for w in weights
+                )
+                + "}"
+                for weights in trajectory(kind, options)
+            )
+            + "}},"
+        )
     print("};")
     print("// clang-format on\n\n}  // namespace stella::testing")
 
