@@ -1,14 +1,15 @@
 """Does the network hide behind the compute? Steps/s at 100 Mbps against steps/s without any network.
 
-usage: python -m bench.hiding [--parameters 10 60] [--pairs 5] [--steps 30] [--wan 100mbit] [--out build/hiding]
+usage: python -m bench.hiding [--parameters 10 60] [--pairs 5] [--steps 30] [--wan 100mbit]
+                              [--out build/hiding]
 
-The GPU is a stand-in: a trainer whose compute is a timed wait, so that two cores measure the engine and not their own
-contention. Everything else is real: gradients recorded from a byte-level GPT on real text, engine, optimizer (AdamW),
-TLS connections, and a link of --wan for each of four members.
+The GPU is a stand-in: a trainer whose compute is a timed wait, so that two cores measure the engine and not
+their own contention. Everything else is real: gradients recorded from a byte-level GPT on real text, engine,
+optimizer (AdamW), TLS connections, and a link of --wan for each of four members.
 
-Each member process holds two engines for the same model: one that is connected to the other members, and one that
-trains alone ("no network"). Segments of --steps steps alternate between the two, all members together, so each pair
-sees the same machine. The ratio of a pair is steps/s with the network over steps/s without.
+Each member process holds two engines for the same model: one that is connected to the other members, and one
+that trains alone ("no network"). Segments of --steps steps alternate between the two, all members together,
+so each pair sees the same machine. The ratio of a pair is steps/s with the network over steps/s without.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ WARM_UP = 5  # steps of a segment that do not count: the first one finds the pip
 
 @dataclass(frozen=True)
 class Size:
-    """A model and how much of it each member sends per step, so that a 100 Mbit/s link carries it in 0.3 s."""
+    """A model, and the share that each member sends: what 100 Mbit/s carry in 0.3 s."""
 
     width: int
     layers: int

@@ -2,10 +2,10 @@
 
 usage: python -m bench.soak [--iterations 10000] [--members 4] [--idle 20]
 
-Members are threads of one process, joined over the loopback; the model is small, so that iterations are many. Prints
-the resident memory every tenth of the way, and the share of a core that all engines together take while the trainer
-computes nothing. Exits with 1 if memory grew by more than 2 MiB after the first tenth, or if one idle engine takes 1 %
-of a core or more.
+Members are threads of one process, joined over the loopback; the model is small, so that iterations are many.
+Prints the resident memory every tenth of the way, and the share of a core that an engine takes while its
+trainer computes nothing. Exits with 1 if memory grew by more than 2 MiB after the first tenth, or if an idle
+engine takes 1 % of a core or more.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checks that what README.md and docs/ name exists: files, functions of the tour, make targets, stella options.
+"""Checks that what README.md and docs/ name exists: files, functions, make targets, stella options.
 
 usage: check_docs.py   (from the project's root; prints each broken name and exits with 1)
 

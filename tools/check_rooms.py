@@ -1,4 +1,4 @@
-"""Checks that each folder under src/ includes only from itself, from rooms below it, and from include/stella/.
+"""Checks that each folder under src/ includes only from itself, rooms below it, and include/stella/.
 
 usage: check_rooms.py ROOM...   (the rooms from the ground up; run from the project's root)
 Prints each include that breaks the rule and exits with 1.

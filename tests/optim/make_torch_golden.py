@@ -75,7 +75,8 @@ def main() -> None:
     print(f"inline constexpr int kGoldenNumel = {NUMEL};")
     print(f"inline constexpr std::array kGoldenSteps = {{{', '.join(map(str, RECORDED))}}};\n")
     print(
-        "struct Golden {\n  GroupSettings settings;\n  std::vector<std::vector<float>> weights;  // after each of kGoldenSteps\n};\n"
+        "struct Golden {\n  GroupSettings settings;\n"
+        "  std::vector<std::vector<float>> weights;  // after each of kGoldenSteps\n};\n"
     )
     print("// clang-format off")
     print("inline const std::vector<Golden> kGolden = {")
