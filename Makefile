@@ -6,7 +6,7 @@ BUILD_JOBS ?= $(shell nproc)
 export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
-.PHONY: help demo test install setup build-tests test-cpp test-python lint format docs-check \
+.PHONY: help demo test install setup build-tests test-cpp test-python lint format \
         bench bench-hiding soak asan tsan fuzz clean
 
 help:  ## This list

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from stellatrain.errors import error
@@ -25,7 +25,7 @@ class Membership:
     port: int = 0  # to listen on; 0: any free one
     coordinator: str = ""  # host:port of member 0; empty: torch's store at MASTER_ADDR:MASTER_PORT
     secret_file: str = ""
-    secret: str = ""
+    secret: str = field(default="", repr=False)
     join_timeout: float = 120.0  # seconds
     peer_timeout: float = 10.0  # seconds of silence after which a member is lost
 
@@ -55,9 +55,9 @@ def membership(env: Mapping[str, str] = os.environ) -> Membership:
         "join_timeout": (float, ("STELLA_JOIN_TIMEOUT",)),
         "peer_timeout": (float, ("STELLA_PEER_TIMEOUT",)),
     }
-    for field, (kind, names) in numbers.items():
+    for name, (kind, names) in numbers.items():
         if found := _first(env, *names):
-            values[field] = _number(kind, *found)
+            values[name] = _number(kind, *found)
     texts = {
         "name": "STELLA_MEMBER",
         "cluster": "STELLA_CLUSTER",
@@ -66,7 +66,7 @@ def membership(env: Mapping[str, str] = os.environ) -> Membership:
         "secret_file": "STELLA_SECRET_FILE",
         "secret": "STELLA_SECRET",
     }
-    values |= {field: env[name] for field, name in texts.items() if env.get(name)}
+    values |= {name: env[variable] for name, variable in texts.items() if env.get(variable)}
     found = Membership(**values)
     if not 0 <= found.rank < found.world_size:
         raise error(

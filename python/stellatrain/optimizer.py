@@ -61,15 +61,17 @@ class DistributedOptimizer(torch.optim.Optimizer):
         found_inf = getattr(self, "found_inf", None)
         skip = samples == 0 or (found_inf is not None and bool(found_inf))
         gradients = [] if skip else self._gradients()
-        self.engine.step(
-            gradients,
-            self._addresses(),
-            self._settings(),
-            float(samples),
-            1.0 if scale is None or skip else 1.0 / float(scale),
-            skip,
-        )
-        self._weights_written()
+        try:
+            self.engine.step(
+                gradients,
+                self._addresses(),
+                self._settings(),
+                float(samples),
+                1.0 if scale is None or skip else 1.0 / float(scale),
+                skip,
+            )
+        finally:  # also when this member's gradient was not finite: the others' update is there
+            self._weights_written()
         self._origin._opt_called = True  # or its schedulers warn that they step before the optimizer
         return loss
 

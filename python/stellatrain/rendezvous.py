@@ -52,6 +52,9 @@ def _exchange_addresses(who: Membership, port: int) -> tuple[list[str], torch.di
     def key(rank: int) -> str:
         return f"stellatrain/{run}/{attempt}/{rank}"
 
+    # Debian maps a machine's own name to 127.0.1.1: whoever finds itself there is at MASTER_ADDR for all.
+    if host.startswith("127.") and not os.environ["MASTER_ADDR"].startswith(("127.", "localhost")):
+        host = os.environ["MASTER_ADDR"]
     store.set(key(who.rank), f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     addresses = []
     for rank in range(who.world_size):

@@ -176,7 +176,15 @@ Update SparseRule::merge(BucketId id, std::span<const PayloadPtr> payloads) {
            [&] { contributions.push_back(decode_blocks(payloads[rank]->body(), bucket.layout.blocks)); });
     samples += header.samples;
   }
-  if (!contributions.empty()) update.gradient = stella::merge(contributions, samples);
+  if (contributions.empty()) return update;
+  update.gradient = stella::merge(contributions, samples);
+  const std::span<const float> merged = update.gradient.values;
+  if (const std::size_t bad = find_nonfinite(merged); bad < merged.size()) {
+    throw Error(ErrorCode::nonfinite, "the members' gradients of '" +
+                                          tensor_of(bucket, update.gradient.blocks[bad / kBlock]) +
+                                          "' overflow when added up at " + where(update.iteration, id) +
+                                          "; clip gradients or lower the learning rate");
+  }
   return update;
 }
 
