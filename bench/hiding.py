@@ -27,6 +27,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 MEMBERS = 4
 RECORDED_STEPS = 4
+STAGES = ("step_copy", "step_wait", "step_publish", "contribute", "merge", "apply")  # of optimizer.stats()
 WARM_UP = 5  # steps of a segment that do not count: the first one finds the pipeline empty
 
 
@@ -150,8 +151,7 @@ def _segment(model: Recorded, optimizer: torch.optim.Optimizer, args: argparse.N
         model.compute(args.compute)
         optimizer.step()
     seconds, after = time.perf_counter() - begin, optimizer.stats()
-    stages = ("step_copy", "step_wait", "step_publish", "contribute", "merge", "apply")
-    where = {stage: 1000 * (after[stage] - before[stage]) / args.steps for stage in stages}
+    where = {stage: 1000 * (after[stage] - before[stage]) / args.steps for stage in STAGES}
     sent = (after["bytes_sent"] - before["bytes_sent"]) / args.steps
     return {"steps_per_second": args.steps / seconds, "bytes_per_step": sent, **where}
 
@@ -208,11 +208,7 @@ def _summary(millions: int, size: Size, members: list[list[dict]], args: argpars
         "ideal_steps_per_second": 1 / args.compute,
         "bytes_per_step": mean("network", "bytes_per_step"),
         "milliseconds": {
-            mode: {
-                stage: mean(mode, stage)
-                for stage in ("step_copy", "step_wait", "step_publish", "contribute", "merge", "apply")
-            }
-            for mode in ("network", "none")
+            mode: {stage: mean(mode, stage) for stage in STAGES} for mode in ("network", "none")
         },
     }
 

@@ -2,7 +2,8 @@
 
 Trains first with PyTorch's DDP over gloo, then with StellaTrain, on 2 clusters of 2 members joined
 by 100 Mbit/s, and writes a table, a plot and results.json. Members are processes of this machine in
-network namespaces (docs/lab.md), one CPU thread each, so they share its cores alike in both runs.
+network namespaces (docs/lab.md), one torch thread each; StellaTrain's engine has threads beside it,
+which take their time from the same cores.
 StellaTrain is tuned by its environment variables (STELLA_DENSITY=0.02 python examples/demo.py).
 """
 

@@ -7,7 +7,6 @@ packages=(build-essential cmake ninja-build ccache pkg-config clang-format git i
           libasio-dev libssl-dev libhwy-dev libspdlog-dev libxxhash-dev libgtest-dev libbenchmark-dev
           python3-dev python3-venv dataset-fashion-mnist)
 stamp=.venv/.setup-$(cat tools/setup.sh tools/requirements.txt | sha256sum | cut -c1-16)
-if [ -e "$stamp" ]; then exit 0; fi
 
 say() { echo "stellatrain: $*"; }
 fail() { echo "stellatrain: $*" >&2; exit 1; }
@@ -33,6 +32,8 @@ if [ ${#missing[@]} -gt 0 ]; then
     fail "apt-get could not install ${missing[*]}"
 fi
 
+# The system packages were looked at above, each time; the stamp stands for .venv/ alone.
+if [ -e "$stamp" ]; then exit 0; fi
 if [ ! -x .venv/bin/python ]; then
   say "making the Python environment in .venv/"
   python3 -m venv .venv || fail "python3 -m venv failed; is python3-venv installed?"

@@ -81,8 +81,7 @@ def load(run: Run, directory: Path) -> dict[str, Any]:
     Collective, after distribute(), with the same number of members. Returns the `extra` of save().
 
     Raises Error("io") for a missing or broken file, Error("mismatch") for another model or membership, on
-    every member, naming the one that met it. Nothing was changed then, unless the files hold other weights
-    than their digest says.
+    every member, naming the one that met it. All files are read and checked before anything is changed.
     """
     optimizer = _optimizer(run)
     latest = _newest(run, directory)
@@ -163,7 +162,7 @@ def _together(run: Run, what: str, work: Callable[[], None]) -> None:
     failure: Exception | None = None
     try:
         work()
-    except (OSError, Error) as cause:
+    except Exception as cause:  # whatever it was, the others must not wait for this member
         failure = cause
     code = getattr(failure, "code", "io")
     mine = b"" if failure is None else json.dumps([code, str(failure)]).encode()

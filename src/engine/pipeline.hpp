@@ -95,8 +95,7 @@ class Pipeline {
   const Iteration staleness_;
   const std::function<void(const Error&)> report_;
   const std::function<void()> while_waiting_;
-  std::vector<std::unique_ptr<Gates>>
-      gates_;  // by bucket; replaced under mutex_, as fail() may come at any time
+  std::vector<std::unique_ptr<Gates>> gates_;  // by bucket; replaced under mutex_: fail() may come any time
   StageTimes times_;
 
   mutable std::mutex mutex_;  // guards what follows

@@ -32,8 +32,7 @@ class NetThread {
   asio::io_context& io() { return io_; }
 
   // Runs a coroutine there; returns what it returns, throws what it throws.
-  //   while_waiting  if there is one, called every 100 ms on the calling thread; what it throws is thrown
-  //   from
+  //   while_waiting  if there is one, called every 100 ms on the calling thread; what it throws comes out of
   //                  here, once the coroutine has ended
   //   give_up        called on the net thread then: makes the coroutine end
   template <class T>
