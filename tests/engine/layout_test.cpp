@@ -93,6 +93,19 @@ TEST(Layout, SmallTensorsShareABucketAndAHugeOneIsSliced) {
   expect_sound_plan(tensors, 4096);
 }
 
+TEST(Layout, ATensorBeyondFourGigabytesIsDealtOutToItsLastElement) {
+  constexpr std::int64_t kElements = (std::int64_t{3} << 30) + 5;  // 12 GiB
+  const auto buckets = plan_buckets(std::vector{tensor({kElements})}, 4 << 20);
+  std::size_t next = 0;
+  for (const BucketLayout& bucket : buckets) {
+    ASSERT_EQ(bucket.slices.size(), 1u);
+    ASSERT_EQ(bucket.slices[0].begin, next);
+    next += bucket.slices[0].numel;
+  }
+  EXPECT_EQ(next, static_cast<std::size_t>(kElements));
+  EXPECT_EQ(buckets.back().slices[0].numel, 5u);
+}
+
 TEST(Layout, ParamGroupsNeverShareABucket) {
   const auto buckets = plan_buckets(std::vector{tensor({8}, 0), tensor({8}, 1), tensor({8}, 0)}, 1 << 20);
   ASSERT_EQ(buckets.size(), 2u);

@@ -16,22 +16,22 @@ names, or other files of this folder), this table says which:
 | residuals are lost on all but one GPU of a node | here; EngineWorlds.WhatWasProducedIsAppliedOrStillIn*,  |
 |                                                 | Encoding.SentPlusHeldIsWhatCameIn*                      |
 | the order of the merge differs by node          | here; Merge.IsTheSumInMemberOrder*                      |
-| buffers are overwritten while they are sent     | payloads are immutable and shared: sanitizers,          |
+| buffers are overwritten while they are sent     | Ownership.GradientsMayBeOverwrittenAsSoonAsStepReturns; |
 |                                                 | Connection.TheQueueIsVisibleAndBodiesAreShared          |
 | first forwards run on random weights            | here; EngineWorlds.EverybodyStartsFromMember0*          |
+| weights are overwritten under running kernels   | Ownership.ParametersChangeInsideOfStepOnly              |
 | sums where an average is meant                  | test_union_batch.py                                     |
 | forward without backward deadlocks              | here                                                    |
 | frozen, unused, tied parameters fail            | test_models.py                                          |
 | O(members x parameters) work, dense zeros       | here (bytes)                                            |
-| 4 GiB cap, 512-tensor cap                       | here (tensors)                                          |
+| 4 GiB cap, 512-tensor cap                       | Layout.ATensorBeyondFourGigabytes*; here (tensors)      |
 | no clipping, scaling, schedulers, accumulation  | test_training_loop.py                                   |
 | no checkpoint                                   | test_checkpoint.py                                      |
 | no timeouts, a dead peer hangs all              | test_lost_members.py; Failure.*                         |
 | plaintext, unauthenticated, random port         | test_bad_input.py; Tls.*, Listener.*                    |
+| unbounded growth                                | Engine.MemoryStaysFlatOverThousandsOfIterations;        |
+|                                                 | bench/soak.py (10,000 iterations)                       |
 | busy polling                                    | here                                                    |
-
-Weights overwritten under running kernels need a GPU or its fake; flat memory over 10,000 iterations is
-`make soak`.
 """
 
 from __future__ import annotations
