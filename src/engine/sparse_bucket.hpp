@@ -42,7 +42,7 @@ struct SparseBucket {
   AlignedArray<float> residual;       // [blocks * kBlock] what was not sent yet
   AlignedArray<float> accumulated;  // [blocks * kBlock] that and this iteration's gradient: the next residual
                                     // unless the iteration is skipped
-  AlignedArray<float> scores;       // [blocks] sum of |accumulated|
+  AlignedArray<float> scores;       // [blocks] sums of squares of accumulated
   std::unique_ptr<Selector> selector;
 
   // The same on all members.

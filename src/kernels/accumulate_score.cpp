@@ -24,7 +24,7 @@ struct Arrays {
   float* sum;
 };
 
-// sum = residual + weight * gradient in Lanes(d) places from `at`; returns |sum|. With kStream past the
+// sum = residual + weight * gradient in Lanes(d) places from `at`; returns sum^2. With kStream past the
 // caches.
 template <bool kStream, class D>
 HWY_INLINE hn::Vec<D> accumulate(D d, const Arrays& a, std::size_t at) {
@@ -35,7 +35,7 @@ HWY_INLINE hn::Vec<D> accumulate(D d, const Arrays& a, std::size_t at) {
   } else {
     hn::StoreU(sum, d, a.sum + at);
   }
-  return hn::Abs(sum);
+  return hn::Mul(sum, sum);
 }
 
 #if HWY_TARGET == HWY_SCALAR  // one lane, and no operations across lanes

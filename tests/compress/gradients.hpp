@@ -48,4 +48,11 @@ inline std::vector<double> energies_of(std::span<const float> gradient) {
   return energies;
 }
 
+// Sum of magnitudes of each block, the paper's score.
+inline std::vector<double> magnitudes_of(std::span<const float> gradient) {
+  std::vector<double> sums(gradient.size() / kBlock);
+  for (std::size_t i = 0; i < gradient.size(); ++i) sums[i / kBlock] += std::fabs(double{gradient[i]});
+  return sums;
+}
+
 }  // namespace stella::testing

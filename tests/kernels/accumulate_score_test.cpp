@@ -20,7 +20,7 @@ void reference(std::span<const float> gradient, float weight, float* residual, f
       float& r = residual[block * kBlock + i];
       const float product = weight * gradient[block * kBlock + i];
       r = r + product;
-      x[i] = std::fabs(r);
+      x[i] = r * r;
     }
     float t[4];
     for (std::size_t j = 0; j < 4; ++j) t[j] = (x[j] + x[j + 8]) + (x[j + 4] + x[j + 12]);
@@ -80,13 +80,17 @@ TEST(AccumulateScore, SignsDoNotCancel) {
 
 TEST(AccumulateScore, AnOverflowingSumIsInfiniteAndAZeroBlockScoresZero) {
   on_every_target([] {
-    std::vector<float> gradient(2 * kBlock, -0.0f);
-    std::fill_n(gradient.begin(), kBlock, std::numeric_limits<float>::max());
+    std::vector<float> gradient(4 * kBlock, -0.0f);
+    gradient[5] = -std::numeric_limits<float>::max();
+    gradient[kBlock + 7] = -1e18f;
+    gradient[2 * kBlock + 9] = -1e-18f;
     std::vector<float> residual(gradient.size(), 0.0f);
-    std::vector<float> scores(2);
+    std::vector<float> scores(4);
     accumulate_score(gradient, 1, residual.data(), residual.data(), scores.data());
     EXPECT_EQ(scores[0], std::numeric_limits<float>::infinity());
-    EXPECT_EQ(scores[1], 0);
+    EXPECT_FLOAT_EQ(scores[1], 1e36f);
+    EXPECT_FLOAT_EQ(scores[2], 1e-36f);
+    EXPECT_EQ(scores[3], 0);
   });
 }
 
