@@ -1,15 +1,16 @@
 """Does the network hide behind the compute? Steps/s at 100 Mbps against steps/s without any network.
 
 usage: python -m bench.hiding [--parameters 10 60] [--pairs 5] [--steps 30] [--wan 100mbit]
-                              [--out build/hiding]
+                              [--density D] [--out build/hiding]
 
 The GPU is a stand-in: a trainer whose compute is a timed wait, so that two cores measure the engine and not
 their own contention. Everything else is real: gradients recorded from a byte-level GPT on real text, engine,
 optimizer (AdamW), TLS connections, and a link of --wan for each of four members.
 
-Each member process holds two engines for the same model: one that is connected to the other members, and one
-that trains alone ("no network"). Segments of --steps steps alternate between the two, all members together,
-so each pair sees the same machine. The ratio of a pair is steps/s with the network over steps/s without.
+Each member process trains the same model in three ways: with an engine that is connected to the other members
+("network"), with one that trains alone ("none"), and with torch's fused AdamW and no engine at all ("torch").
+Segments of --steps steps take turns, all members together, so those of one round see the same machine. The
+ratios of a round are steps/s with the network over those without it, and over torch's.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 MEMBERS = 4
 RECORDED_STEPS = 4
+MODES = ("network", "none", "torch")
 STAGES = ("step_copy", "step_wait", "step_publish", "contribute", "merge", "apply")  # of optimizer.stats()
 WARM_UP = 5  # steps of a segment that do not count: the first one finds the pipeline empty
 
@@ -67,13 +69,13 @@ def _options() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--parameters", type=int, nargs="+", default=[10, 60], choices=SIZES, help="millions")
-    add("--pairs", type=int, default=5)
+    add("--pairs", type=int, default=5, help="rounds of segments")
+    add("--density", type=float, help="instead of the one that the link carries")
     add("--steps", type=int, default=30, help="of a segment, after its warm-up")
     add("--compute", type=float, default=0.3, help="seconds of a step's stand-in compute")
     add("--wan", default="100mbit", help="each member's link")
     add("--out", type=Path, default=ROOT / "build/hiding")
     add("--trainer", type=Path, help=argparse.SUPPRESS)  # the recording: this process is a member
-    add("--density", type=float, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -102,7 +104,7 @@ class Recorded(torch.nn.Module):
 
     def __init__(self, recording: dict, first: int):
         super().__init__()
-        self.weights = torch.nn.ParameterList(recording["weights"])
+        self.weights = torch.nn.ParameterList(weight.clone() for weight in recording["weights"])
         self._gradients = recording["gradients"]
         self._next = first
 
@@ -115,24 +117,27 @@ class Recorded(torch.nn.Module):
 
 
 def _train(args: argparse.Namespace) -> int:
-    """One member: alternates segments of the connected and the lonely engine; rank 0 writes the figures."""
+    """One member: segments of each mode take turns; rank 0 writes the figures."""
     import stellatrain as stella
     from stellatrain.environment import Membership
 
-    recording = torch.load(args.trainer)
+    recording = torch.load(args.trainer, mmap=True)  # members share its pages
     run = stella.init()
     alone = stella.Run(Membership())
     options = {"density": args.density, "staleness": 1, "wire": "bf16"}
-    engines = {}
-    for name, owner in (("network", run), ("none", alone)):
+    trainers = {}
+    for mode in MODES:
         model = Recorded(recording, first=run.rank)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
-        engines[name] = owner.distribute(model, optimizer, **options)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+        if mode != "torch":
+            owner = run if mode == "network" else alone
+            model, optimizer = owner.distribute(model, optimizer, **options)
+        trainers[mode] = model, optimizer
     figures = []
     for pair in range(args.pairs):
-        for name in ("network", "none") if pair % 2 == 0 else ("none", "network"):
+        for mode in MODES if pair % 2 == 0 else reversed(MODES):
             run.session.all_gather("segment", b"")
-            figures.append({"pair": pair, "mode": name, **_segment(*engines[name], args)})
+            figures.append({"pair": pair, "mode": mode, **_segment(*trainers[mode], args)})
     everybody = run.session.all_gather("figures", json.dumps(figures).encode())
     if run.rank == 0:
         (args.out / "segments.json").write_text(json.dumps([json.loads(raw) for raw in everybody]))
@@ -146,11 +151,12 @@ def _segment(model: Recorded, optimizer: torch.optim.Optimizer, args: argparse.N
     for _ in range(WARM_UP):
         model.compute(args.compute)
         optimizer.step()
-    before, begin = optimizer.stats(), time.perf_counter()
+    stats = getattr(optimizer, "stats", lambda: dict.fromkeys((*STAGES, "bytes_sent"), 0))
+    before, begin = stats(), time.perf_counter()
     for _ in range(args.steps):
         model.compute(args.compute)
         optimizer.step()
-    seconds, after = time.perf_counter() - begin, optimizer.stats()
+    seconds, after = time.perf_counter() - begin, stats()
     where = {stage: 1000 * (after[stage] - before[stage]) / args.steps for stage in STAGES}
     sent = (after["bytes_sent"] - before["bytes_sent"]) / args.steps
     return {"steps_per_second": args.steps / seconds, "bytes_per_step": sent, **where}
@@ -160,6 +166,7 @@ def _measure(millions: int, recording: Path, args: argparse.Namespace) -> dict:
     from stellatrain.lab import Lab
 
     size = SIZES[millions]
+    density = args.density or size.density
     command = [
         sys.executable,
         "-m",
@@ -167,7 +174,7 @@ def _measure(millions: int, recording: Path, args: argparse.Namespace) -> dict:
         "--trainer",
         str(recording),
         "--density",
-        str(size.density),
+        str(density),
     ]
     for name in ("pairs", "steps", "compute", "out"):
         command += [f"--{name}", str(getattr(args, name))]
@@ -178,10 +185,10 @@ def _measure(millions: int, recording: Path, args: argparse.Namespace) -> dict:
     if status != 0:
         raise SystemExit(f"a member failed with status {status}; see {args.out}/*.log")
     members = json.loads((args.out / "segments.json").read_text())
-    return _summary(millions, size, members, args)
+    return _summary(millions, density, members, args)
 
 
-def _summary(millions: int, size: Size, members: list[list[dict]], args: argparse.Namespace) -> dict:
+def _summary(millions: int, density: float, members: list[list[dict]], args: argparse.Namespace) -> dict:
     """The slowest member of each segment is what counts: the others wait for it."""
 
     def rates(mode: str) -> list[float]:
@@ -195,16 +202,13 @@ def _summary(millions: int, size: Size, members: list[list[dict]], args: argpars
     def mean(mode: str, key: str) -> float:
         return statistics.mean(f[key] for member in members for f in member if f["mode"] == mode)
 
-    network, none = rates("network"), rates("none")
-    ratios = [a / b for a, b in zip(network, none, strict=True)]
+    by_mode = {mode: rates(mode) for mode in MODES}
     return {
         "millions": millions,
-        "density": size.density,
+        "density": density,
         "wan": args.wan,
         "compute_seconds": args.compute,
-        "steps_per_second": network,
-        "steps_per_second_without_network": none,
-        "ratios": ratios,
+        "steps_per_second": by_mode,
         "ideal_steps_per_second": 1 / args.compute,
         "bytes_per_step": mean("network", "bytes_per_step"),
         "milliseconds": {
@@ -216,17 +220,16 @@ def _summary(millions: int, size: Size, members: list[list[dict]], args: argpars
 def _table(rows: list[dict]) -> str:
     lines = [
         "",
-        "| parameters | density | MB sent per step | steps/s | without network | ratio: median (min-max) |",
+        "| parameters | density | MB sent per step | steps/s: network | none | torch "
+        "| network / none | network / torch |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    lines.append("|---|---|---|---|---|---|")
     for row in rows:
-        ratios = row["ratios"]
-        lines.append(
-            f"| {row['millions']} M | {row['density']:.1%} | {row['bytes_per_step'] / 1e6:.2f} | "
-            f"{statistics.median(row['steps_per_second']):.3f} | "
-            f"{statistics.median(row['steps_per_second_without_network']):.3f} | "
-            f"{statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f}) |"
-        )
+        rates = row["steps_per_second"]
+        middle = " | ".join(f"{statistics.median(rates[mode]):.3f}" for mode in MODES)
+        ratios = " | ".join(_spread(rates["network"], rates[other]) for other in MODES[1:])
+        setting = f"{row['millions']} M | {row['density']:.1%} | {row['bytes_per_step'] / 1e6:.2f}"
+        lines.append(f"| {setting} | {middle} | {ratios} |")
     lines += [
         "",
         "| parameters | mode | copy | wait | publish | contribute | merge | apply | (ms per step, CPU ms) |",
@@ -237,6 +240,12 @@ def _table(rows: list[dict]) -> str:
             cells = " | ".join(f"{value:.1f}" for value in where.values())
             lines.append(f"| {row['millions']} M | {mode} | {cells} | |")
     return "\n".join(lines)
+
+
+def _spread(ours: list[float], theirs: list[float]) -> str:
+    """The ratios of all rounds: median (least-largest)."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return f"{statistics.median(ratios):.3f} ({min(ratios):.3f}-{max(ratios):.3f})"
 
 
 if __name__ == "__main__":
