@@ -1,9 +1,9 @@
 """DDP and StellaTrain side by side: the same GPT, text, seed and wall-clock budget on this machine.
 
 Trains first with PyTorch's DDP over gloo, then with StellaTrain, on 2 clusters of 2 members joined
-by 100 Mbit/s, and writes a table, a plot and results.json. Members are processes of this machine in
-network namespaces (docs/lab.md), one torch thread each; StellaTrain's engine has threads beside it,
-which take their time from the same cores.
+by 100 Mbit/s, and writes a table, a plot and results.json. --with adds DDP with one of torch's
+communication hooks. Members are processes of this machine in network namespaces (docs/lab.md), one
+torch thread each; StellaTrain's engine has one more, which takes its time from the same cores.
 StellaTrain is tuned by its environment variables (STELLA_DENSITY=0.02 python examples/demo.py).
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import shutil
 import sys
 import threading
@@ -22,7 +23,12 @@ import demo_report as report
 from stellatrain.lab import Lab, LabError
 
 _EXAMPLES = Path(__file__).resolve().parent
-_SCRIPTS = {"DDP": "train_ddp.py", "StellaTrain": "train.py"}
+_SCRIPTS = {
+    "DDP": ["train_ddp.py"],
+    "DDP fp16": ["train_ddp.py", "--hook", "fp16"],
+    "DDP PowerSGD": ["train_ddp.py", "--hook", "powersgd"],
+    "StellaTrain": ["train.py"],
+}
 _PROGRESS_SECONDS = 5.0
 _SLACK_SECONDS = 120.0  # for starting, the validation and the last exchange
 
@@ -31,9 +37,9 @@ def main() -> int:
     args = _options()
     logging.basicConfig(format="%(message)s")
     traces = []
-    for name in _SCRIPTS:
+    for name in ("DDP", *args.rivals, "StellaTrain"):
         print(f"\n{name}: {_setting(args)}", flush=True)
-        folder = args.out / name.lower()
+        folder = args.out / name.lower().replace(" ", "-")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         try:
@@ -45,7 +51,7 @@ def main() -> int:
             print(f"{name} failed with status {status}; see {folder}/*.log", file=sys.stderr)
             return status
         traces.append(report.read(name, folder))
-    print("\n" + report.write(*traces, args.out, _setting(args), args.seconds))
+    print("\n" + report.write(traces, args.out, _setting(args), args.seconds))
     return 0
 
 
@@ -61,8 +67,10 @@ def _options() -> argparse.Namespace:
     add("--lan", default="1gbit", help="each member's link (%(default)s)")
     add("--batch", type=int, default=1, help="sequences per member and step (%(default)s)")
     add("--context", type=int, default=128, help="tokens per sequence (%(default)s)")
-    add("--ddp-lr", type=float, default=1e-3, help="learning rate of DDP (%(default)s)")
-    add("--stella-lr", type=float, default=1e-3, help="that of StellaTrain (%(default)s)")
+    rivals = [name for name in _SCRIPTS if name.startswith("DDP ")]
+    add("--with", dest="rivals", action="append", default=[], choices=rivals, help="train this too")
+    add("--ddp-lr", type=float, default=5e-4, help="learning rate of DDP, with any hook (%(default)s)")
+    add("--stella-lr", type=float, default=5e-4, help="that of StellaTrain (%(default)s)")
     add("--seed", type=int, default=0, help="%(default)s")
     add("--out", type=Path, default=Path("build/demo"), help="%(default)s")
     return parser.parse_args()
@@ -77,8 +85,8 @@ def _setting(args: argparse.Namespace) -> str:
 
 def _train(name: str, folder: Path, args: argparse.Namespace) -> int:
     """Trains with the script of `name`, showing progress; returns the members' worst status."""
-    lr = args.ddp_lr if name == "DDP" else args.stella_lr
-    script = _EXAMPLES / "gpt" / _SCRIPTS[name]
+    lr = args.stella_lr if name == "StellaTrain" else args.ddp_lr
+    script, *fixed = _SCRIPTS[name]
     options = {
         "--seconds": args.seconds,
         "--batch": args.batch,
@@ -88,7 +96,8 @@ def _train(name: str, folder: Path, args: argparse.Namespace) -> int:
         "--threads": 1,
         "--log": report.log_path(folder),
     }
-    command = [sys.executable, str(script)] + [str(x) for pair in options.items() for x in pair]
+    command = [sys.executable, str(_EXAMPLES / "gpt" / script), *fixed]
+    command += [str(x) for pair in options.items() for x in pair]
     with Lab(args.clusters, args.members, args.wan, args.lan) as lab:
         done = threading.Event()
         progress = threading.Thread(target=_show_progress, args=(lab, folder, done))
@@ -96,7 +105,7 @@ def _train(name: str, folder: Path, args: argparse.Namespace) -> int:
         try:
             return lab.run(
                 command,
-                {"OMP_NUM_THREADS": "1"},
+                {"OMP_NUM_THREADS": "1"} | {"STELLA_THREADS": os.environ.get("STELLA_THREADS", "1")},
                 timeout=args.seconds + _SLACK_SECONDS,
                 log_dir=folder,
             )

@@ -1,7 +1,7 @@
-"""What the logs of the demo's two runs say: a table, a plot and results.json.
+"""What the logs of the demo's runs say: a table, a plot and results.json.
 
 Curves: at time t, the mean training loss of all members' steps that ended before t, where a step
-that ended s seconds ago weighs exp(-s / tau) and tau is a twentieth of the budget. Both runs are
+that ended s seconds ago weighs exp(-s / tau) and tau is a twentieth of the budget. All runs are
 smoothed alike, in seconds and not in steps; a run with few steps has few losses in the mean.
 """
 
@@ -20,7 +20,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot
 
 _POINTS = 400  # of a curve
-_COLOURS = ("#c2410c", "#1d4ed8")
+_COLOURS = {"DDP": "#c2410c", "StellaTrain": "#1d4ed8"}
+_OTHER_COLOURS = ("#a16207", "#be185d")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Trace:
     bytes_per_step: float  # sent by a member, mean over members
     duration: float  # until the last step ended
     validation_loss: float
+    stages: dict[str, float]  # seconds of a step, mean over members; empty for DDP
 
     @property
     def steps_per_second(self) -> float:
@@ -81,8 +83,10 @@ def read(name: str, folder: Path) -> Trace:
     logs = _logs(folder)
     records = sorted((r for steps, _ in logs for r in steps), key=lambda r: r["seconds"])
     steps = sum(len(steps) for steps, _ in logs)
-    windows = sum(validation["windows"] for _, validation in logs)
-    total = sum(v["validation_loss"] * v["windows"] for _, v in logs)
+    ends = [end for _, end in logs]
+    windows = sum(end["windows"] for end in ends)
+    total = sum(end["validation_loss"] * end["windows"] for end in ends)
+    stages = ends[0].get("stages", {})
     return Trace(
         name=name,
         seconds=np.array([r["seconds"] for r in records]),
@@ -91,62 +95,96 @@ def read(name: str, folder: Path) -> Trace:
         bytes_per_step=sum(steps[-1]["bytes_out"] for steps, _ in logs) / steps,
         duration=records[-1]["seconds"],
         validation_loss=total / windows,
+        stages={stage: sum(end["stages"][stage] for end in ends) / steps for stage in stages},
     )
 
 
-def write(ddp: Trace, stella: Trace, out: Path, setting: str, budget: float) -> str:
-    """Writes loss.png and results.json to `out`; returns the table to print."""
-    grid = np.linspace(0, min(ddp.duration, stella.duration), _POINTS)
-    curves = [trace.curve(grid, budget / 20) for trace in (ddp, stella)]
-    target = max(curve[-1] for curve in curves)  # the loss that both reached
-    times = [_first_time(grid, curve, target) for curve in curves]
+def write(traces: list[Trace], out: Path, setting: str, budget: float) -> str:
+    """Writes loss.png and results.json to `out`; returns the table to print.
+
+    `traces`: of DDP first, of StellaTrain last, of other rivals between.
+    """
+    grid = np.linspace(0, min(trace.duration for trace in traces), _POINTS)
+    curves = [trace.curve(grid, budget / 20) for trace in traces]
     rows = {
-        "steps/s": (ddp.steps_per_second, stella.steps_per_second),
-        "MB sent per step and member": (ddp.bytes_per_step / 1e6, stella.bytes_per_step / 1e6),
-        f"training loss at {grid[-1]:.0f} s": (curves[0][-1], curves[1][-1]),
-        f"s to training loss {target:.3f}": tuple(times),
-        "validation loss": (ddp.validation_loss, stella.validation_loss),
+        "steps/s": [trace.steps_per_second for trace in traces],
+        "MB sent per step and member": [trace.bytes_per_step / 1e6 for trace in traces],
+        f"training loss at {grid[-1]:.0f} s": [float(curve[-1]) for curve in curves],
+        "validation loss": [trace.validation_loss for trace in traces],
     }
-    _plot((ddp, stella), grid, curves, target, out / "loss.png", setting)
+    for rival, curve in zip(traces[:-1], curves, strict=False):
+        name = f"s to {rival.name}'s last loss {curve[-1]:.3f}"
+        rows[name] = [_first_time(grid, other, curve[-1]) for other in curves]
+    _plot(traces, grid, curves, out / "loss.png", setting)
+    names = [trace.name for trace in traces]
     results = {
         "setting": setting,
         "machine": {"cores": os.cpu_count(), "cpu": _cpu()},
-        "rows": {name: {"DDP": a, "StellaTrain": b, "ratio": b / a} for name, (a, b) in rows.items()},
-        "steps": {trace.name: trace.steps for trace in (ddp, stella)},
+        "rows": {row: dict(zip(names, _without_nan(v), strict=True)) for row, v in rows.items()},
+        "steps": {trace.name: trace.steps for trace in traces},
+        "stages": traces[-1].stages,
         "curves": {
             "seconds": grid.tolist(),
-            **{t.name: _without_nan(c) for t, c in zip((ddp, stella), curves, strict=True)},
+            **{name: _without_nan(c.tolist()) for name, c in zip(names, curves, strict=True)},
         },
     }
     (out / "results.json").write_text(json.dumps(results, indent=1))
-    lines = [f"{'':32}{'DDP':>12}{'StellaTrain':>14}{'ratio':>10}"]
-    lines += [f"{name:32}{a:12.3f}{b:14.3f}{b / a:10.3f}" for name, (a, b) in rows.items()]
-    return "\n".join([*lines, "", f"{out}/loss.png, {out}/results.json"])
+    return "\n".join(
+        [*_table(names, rows), "", *_where(traces[-1]), "", f"{out}/loss.png, {out}/results.json"]
+    )
+
+
+def _table(names: list[str], rows: dict[str, list[float]]) -> list[str]:
+    """Returns the lines of the table; the last column is StellaTrain over DDP, "-" is never."""
+
+    def cell(value: float) -> str:
+        return f"{'-' if np.isnan(value) else f'{value:.3f}':>14}"
+
+    lines = [f"{'':36}" + "".join(f"{name:>14}" for name in (*names, "ratio"))]
+    for row, values in rows.items():
+        lines.append(f"{row:36}" + "".join(map(cell, (*values, values[-1] / values[0]))))
+    return lines
+
+
+def _where(trace: Trace) -> list[str]:
+    """Returns in words where the time of a step of StellaTrain goes."""
+    ms = {stage: 1000 * seconds for stage, seconds in trace.stages.items()}
+    held = [ms[stage] for stage in ("step_copy", "step_wait", "step_publish")]
+    whole = 1000 / trace.steps_per_second
+    beside = ", ".join(f"{stage} {ms[stage]:.0f}" for stage in ("contribute", "merge", "apply"))
+    return [
+        f"A step of {trace.name} takes {whole:.0f} ms: {whole - sum(held):.0f} in the script, "
+        f"and in step() {held[0]:.0f} to hand over gradients, {held[1]:.0f} to wait for the others,",
+        f"{held[2]:.0f} to take the weights. On the engine's thread: {beside} ms (docs/stats.md).",
+    ]
 
 
 def _logs(folder: Path) -> list[tuple[list[dict], dict]]:
-    """Returns each member's step records and its validation record, {} while there is none."""
+    """Returns each member's step records, and what it recorded at the end, {} while it has not."""
     logs = []
     for path in sorted(folder.glob("steps-*.jsonl")):
         lines = path.read_text().split("\n")[:-1]  # a line still being written has no newline
         records = [json.loads(line) for line in lines]
         steps = [record for record in records if "step" in record]
-        validation = [record for record in records if "validation_loss" in record]
-        logs.append((steps, validation[0] if validation else {}))
+        end = {key: value for record in records if "step" not in record for key, value in record.items()}
+        logs.append((steps, end))
     return logs
 
 
 def _first_time(grid: np.ndarray, curve: np.ndarray, target: float) -> float:
-    """Returns when the curve first is at or below `target`, as it is at the end if not before."""
-    return float(grid[np.flatnonzero(curve <= target)[0]])
+    """Returns when the curve first is at or below `target`, NaN if it never is."""
+    reached = np.flatnonzero(curve <= target)
+    return float(grid[reached[0]]) if len(reached) else np.nan
 
 
-def _plot(traces, grid, curves, target: float, path: Path, setting: str) -> None:
+def _plot(traces: list[Trace], grid: np.ndarray, curves: list, path: Path, setting: str) -> None:
     figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
-    for trace, curve, colour in zip(traces, curves, _COLOURS, strict=True):
+    others = iter(_OTHER_COLOURS)
+    for trace, curve in zip(traces, curves, strict=True):
+        colour = _COLOURS.get(trace.name) or next(others)
         axes.plot(trace.seconds, trace.losses, ".", color=colour, alpha=0.12, markersize=4)
         axes.plot(grid, curve, color=colour, linewidth=2.2, label=trace.name)
-    axes.axhline(target, color="grey", linewidth=0.8, linestyle=":")
+    axes.axhline(curves[0][-1], color="grey", linewidth=0.8, linestyle=":")  # DDP's last loss
     axes.set_xlim(0, grid[-1])
     axes.set_xlabel("wall-clock time of training [s]")
     axes.set_ylabel("training loss [nats per byte]")
@@ -157,8 +195,8 @@ def _plot(traces, grid, curves, target: float, path: Path, setting: str) -> None
     pyplot.close(figure)
 
 
-def _without_nan(curve: np.ndarray) -> list[float | None]:
-    return [None if np.isnan(value) else float(value) for value in curve]
+def _without_nan(values: list[float]) -> list[float | None]:
+    return [None if np.isnan(value) else value for value in values]
 
 
 def _cpu() -> str:

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 
-def parse(description: str) -> argparse.Namespace:
-    """Returns the options of the command line; without --seconds and --steps, 100 steps."""
+def parse(
+    description: str, add_own: Callable[[argparse.ArgumentParser], None] | None = None
+) -> argparse.Namespace:
+    """Returns the options of the command line; without --seconds and --steps, 100 steps.
+
+    `add_own` adds what only one of the two scripts has.
+    """
     parser = argparse.ArgumentParser(description=description)
+    if add_own:
+        add_own(parser)
     add = parser.add_argument
     add("--seconds", type=float, default=math.inf, help="wall-clock budget of training")
     add("--steps", type=int, help="stop after so many steps")
     add("--batch", type=int, default=1, help="sequences per member and step (%(default)s)")
     add("--context", type=int, default=128, help="tokens per sequence (%(default)s)")
-    add("--lr", type=float, default=1e-3, help="learning rate after warm-up (%(default)s)")
+    add("--lr", type=float, default=5e-4, help="learning rate after warm-up (%(default)s)")
     add("--warmup", type=int, default=10, help="steps of linear warm-up (%(default)s)")
     add("--seed", type=int, default=0, help="of weights and data order (%(default)s)")
     add("--threads", type=int, default=1, help="CPU threads of torch (%(default)s)")

@@ -16,8 +16,9 @@ class Recorder:
     """Keeps the clock of training, which starts with the recorder, and the log of one member.
 
     Lines of the log: {"seconds", "step", "loss", "bytes_out", "bytes_in"} after each step, bytes
-    since the start and on the wire of eth0 (0 where there is none), then {"validation_loss"}, in
-    nats over this member's share of the validation windows, {"windows": how many that are}.
+    since the start and on the wire of eth0 (0 where there is none); {"stages"}, with seconds of the
+    engine's stages since the start (docs/stats.md); {"validation_loss"}, in nats over this
+    member's share of the validation windows, {"windows": how many that are}.
     """
 
     def __init__(self, path: Path | None, rank: int) -> None:
@@ -38,6 +39,11 @@ class Recorder:
         if self._rank == 0 and step % 10 == 0:
             print(f"step {step:5}  loss {loss:.3f}  {seconds:7.1f} s", flush=True)
 
+    def stages(self, stats: dict[str, float]) -> None:
+        """Records where the engine's time went: `stats` of an optimizer that StellaTrain distributed."""
+        names = ("step_copy", "step_wait", "step_publish", "contribute", "merge", "apply")
+        self._write(stages={name: stats[name] for name in names})
+
     def validate(self, model: torch.nn.Module, windows: Dataset, world_size: int) -> None:
         """Records the loss of `model` on this member's share of the validation windows."""
         stride = max(1, len(windows) // _VALIDATION_WINDOWS)
@@ -50,7 +56,7 @@ class Recorder:
         if self._rank == 0:
             print(f"validation loss {total / len(share):.3f}", flush=True)
 
-    def _write(self, **record: float) -> None:
+    def _write(self, **record: float | dict[str, float]) -> None:
         if self._file:
             print(json.dumps(record), file=self._file, flush=True)
 
