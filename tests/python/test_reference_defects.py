@@ -26,7 +26,7 @@ names, or other files of this folder), this table says which:
 | O(members x parameters) work, dense zeros       | here (bytes)                                            |
 | 4 GiB cap, 512-tensor cap                       | Layout.ATensorBeyondFourGigabytes*; here (tensors)      |
 | no clipping, scaling, schedulers, accumulation  | test_training_loop.py                                   |
-| no checkpoint                                   | test_checkpoint.py                                      |
+| no checkpoint                                   | test_checkpoint_*.py                                    |
 | no timeouts, a dead peer hangs all              | test_lost_members.py; Failure.*                         |
 | plaintext, unauthenticated, random port         | test_bad_input.py; Tls.*, Listener.*                    |
 | unbounded growth                                | Engine.MemoryStaysFlatOverThousandsOfIterations;        |

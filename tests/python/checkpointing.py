@@ -1,0 +1,78 @@
+"""A small training to save, break off and resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from conftest import run_members
+from training import adamw, flat, plain_loop, sgd, vectors
+
+from stellatrain.run import Run
+
+BEFORE, AFTER = 5, 5
+OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
+
+
+def normed() -> torch.nn.Module:
+    torch.manual_seed(5)
+    return torch.nn.Sequential(
+        torch.nn.Linear(13, 37), torch.nn.BatchNorm1d(37), torch.nn.Tanh(), torch.nn.Linear(37, 5)
+    )
+
+
+def started(run: Run, net: torch.nn.Module, optimizer: str = "adamw", **options: Any):
+    """The distributed optimizer, and this member's batches."""
+    options = {"density": 0.05, "staleness": 1, "bucket_mib": 1 / 256} | options
+    _, distributed = run.distribute(net, OPTIMIZERS[optimizer](net), **options)
+    rows = slice(4 * run.rank, 4 * run.rank + 4)
+    return distributed, [(x[rows], y[rows]) for x, y in vectors(BEFORE + AFTER, 16)]
+
+
+def end_of(run: Run, net: torch.nn.Module, optimizer) -> tuple:
+    """What must be equal: the consensus, what torch sees, and the buffers. Leaves without finish()."""
+    result = optimizer.digest(), flat(net).tolist(), [buffer.tolist() for buffer in net.buffers()]
+    run.session.leave()
+    return result
+
+
+def unbroken(run: Run, net: torch.nn.Module, directory: Path | None, **options: Any) -> tuple:
+    optimizer, batches = started(run, net, **options)
+    plain_loop(net, optimizer, batches[:BEFORE])
+    if directory is not None:
+        run.save(directory)
+    plain_loop(net, optimizer, batches[BEFORE:])
+    return end_of(run, net, optimizer)
+
+
+def resumed(run: Run, net: torch.nn.Module, directory: Path, **options: Any) -> tuple:
+    for parameter in net.parameters():
+        torch.nn.init.zeros_(parameter)
+    optimizer, batches = started(run, net, **options)
+    run.load(directory)
+    assert optimizer.iteration == BEFORE
+    plain_loop(net, optimizer, batches[BEFORE:])
+    return end_of(run, net, optimizer)
+
+
+def saved(directory: Path, world_size: int = 1) -> None:
+    """Leaves a checkpoint of iteration BEFORE."""
+    nets = [normed() for _ in range(world_size)]
+    run_members(world_size, lambda run: unbroken(run, nets[run.rank], directory, density=0.3))
+
+
+def iteration_loaded(directory: Path, world_size: int = 1) -> int:
+    """Loads the checkpoint; returns where it goes on."""
+
+    def member(run: Run):
+        optimizer, batches = started(run, net := nets[run.rank], density=0.3)
+        run.load(directory)
+        iteration = optimizer.iteration
+        plain_loop(net, optimizer, batches[:2])
+        run.finish()
+        return iteration
+
+    nets = [normed() for _ in range(world_size)]
+    (iteration,) = set(run_members(world_size, member))
+    return iteration

@@ -1,0 +1,73 @@
+"""What save() leaves in the directory, and what it refuses to write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from checkpointing import AFTER, BEFORE, normed, started
+from conftest import outcomes_of_members, run_members
+from safetensors.torch import load_file
+from training import mlp, plain_loop
+
+from stellatrain import Error
+from stellatrain.run import Run
+
+
+def test_the_model_file_is_plain_safetensors_with_the_names_of_torch(tmp_path: Path) -> None:
+    def member(run: Run):
+        net = nets[run.rank]
+        optimizer, batches = started(run, net, density=1, staleness=0)
+        plain_loop(net, optimizer, batches)
+        run.save(tmp_path)
+        run.finish()
+        return net
+
+    nets = [normed(), normed()]
+    trained = run_members(2, member)[0]
+    plain = normed()
+    plain.load_state_dict(load_file(tmp_path / f"model-{BEFORE + AFTER}.safetensors"))
+    for name, value in trained.state_dict().items():
+        assert torch.equal(value, plain.state_dict()[name]), name
+
+
+def test_only_the_last_checkpoint_and_nothing_else_stays(tmp_path: Path) -> None:
+    def member(run: Run):
+        net = nets[run.rank]
+        optimizer, batches = started(run, net)
+        (tmp_path / f".member-{run.rank}-1.safetensors.{run.rank}").write_bytes(
+            b"of a save() that was killed"
+        )
+        for batch in batches[:3]:
+            plain_loop(net, optimizer, [batch])
+            run.save(tmp_path)
+        run.finish()
+
+    nets = [mlp(), mlp()]
+    run_members(2, member)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "consensus-3.safetensors",
+        "latest.json",
+        "member-0-3.safetensors",
+        "member-1-3.safetensors",
+        "model-3.safetensors",
+    ]
+
+
+def test_extra_that_json_cannot_hold_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    def member(run: Run):
+        started(run, mlp())
+        run.save(tmp_path / "new", {"model": object()})
+
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert failure.code == "invalid_argument"
+        assert "extra must hold what JSON can hold" in str(failure)
+    assert not (tmp_path / "new").exists()
+
+
+def test_save_and_load_before_distribute_are_refused(tmp_path: Path) -> None:
+    for call in ("save", "load"):
+        (failure,) = outcomes_of_members(1, lambda run, call=call: getattr(run, call)(tmp_path))
+        assert isinstance(failure, Error)
+        assert "call distribute() before save() or load()" in str(failure)

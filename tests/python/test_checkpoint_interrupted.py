@@ -1,0 +1,211 @@
+"""Whatever happens while a checkpoint is written, one that is whole can be loaded."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from checkpointing import BEFORE, iteration_loaded, normed, saved, started
+from conftest import forkserver, outcomes_of_members, run_members
+from training import mlp, plain_loop
+
+import stellatrain.checkpoint
+from stellatrain import Error
+from stellatrain.environment import Membership
+from stellatrain.run import Run
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("renamed", range(4))
+def test_a_save_that_is_killed_between_two_files_leaves_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: int
+) -> None:
+    def member(run: Run):
+        optimizer, batches = started(run, net, density=0.3)
+        plain_loop(net, optimizer, batches)
+        replace, calls = os.replace, iter(range(10))
+
+        def killed_at(source: Path, target: Path) -> None:
+            if next(calls) == renamed:
+                raise Killed
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", killed_at)
+        run.save(tmp_path)
+
+    saved(tmp_path)
+    net = normed()
+    (failure,) = outcomes_of_members(1, member)
+    assert isinstance(failure, Killed)
+    monkeypatch.undo()
+    assert iteration_loaded(tmp_path) == BEFORE
+
+
+def save_for_ever(directory: Path) -> None:
+    torch.set_num_threads(1)
+    with Run(Membership()) as run:
+        net = normed()
+        optimizer, batches = started(run, net, density=0.3)
+        for step in range(1_000_000):
+            plain_loop(net, optimizer, [batches[step % len(batches)]])
+            run.save(directory)
+
+
+@pytest.mark.parametrize("milliseconds", [0, 3, 7, 20])
+def test_a_process_killed_while_it_saves_leaves_a_checkpoint(tmp_path: Path, milliseconds: int) -> None:
+    process = forkserver().Process(target=save_for_ever, args=(tmp_path,))
+    process.start()
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "latest.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(milliseconds / 1000)
+    process.kill()
+    process.join()
+    assert iteration_loaded(tmp_path) >= 1
+
+
+@pytest.mark.parametrize("name", ["member-1-", "model-", "consensus-", "latest.json"])
+def test_a_disk_that_is_full_on_one_member_is_an_error_on_all_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """The run can go on: here it saves again when there is room."""
+    fsync = os.fsync
+
+    def full(descriptor: int) -> None:
+        if name in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    def member(run: Run):
+        net = nets[run.rank]
+        optimizer, batches = started(run, net, density=0.3)
+        plain_loop(net, optimizer, batches[:3])
+        if run.rank == 0:
+            monkeypatch.setattr(os, "fsync", full)
+        run.session.all_gather("full now", b"")
+        with pytest.raises(Error) as failure:
+            run.save(tmp_path)
+        run.session.all_gather("seen", b"")
+        monkeypatch.undo()
+        assert not list(tmp_path.glob(".*"))
+        kept = json.loads((tmp_path / "latest.json").read_text())["iteration"]
+        run.session.all_gather("looked", b"")
+        run.save(tmp_path)
+        run.finish()
+        return failure.value, kept
+
+    saved(tmp_path, 2)
+    nets = [normed(), normed()]
+    culprit = 1 if "member-1" in name else 0
+    for failure, kept in run_members(2, member):
+        assert failure.code == "io"
+        assert f"member {culprit}" in str(failure)
+        assert "No space left on device" in str(failure)
+        assert kept == BEFORE
+    assert iteration_loaded(tmp_path, 2) == 3
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 256 KiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("mounting needs root")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_really_full_disk_leaves_the_last_checkpoint(small_disk: Path) -> None:
+    saved(small_disk)
+    with open(small_disk / "filling", "wb", buffering=0) as filling:
+        for size in (4096, 1):
+            try:
+                while True:
+                    filling.write(bytes(size))
+            except OSError:
+                continue
+
+    def member(run: Run):
+        optimizer, batches = started(run, net, density=0.3)
+        plain_loop(net, optimizer, batches)
+        run.save(small_disk)
+
+    net = normed()
+    (failure,) = outcomes_of_members(1, member)
+    assert isinstance(failure, Error)
+    assert failure.code == "io"
+    assert "No space left on device" in str(failure)
+    assert iteration_loaded(small_disk) == BEFORE
+
+
+def test_a_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    def member(run: Run):
+        started(run, nets[run.rank])
+        run.save(tmp_path / "file" / "run")
+
+    nets = [mlp(), mlp()]
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert failure.code == "io"
+
+
+def test_save_at_different_steps_is_a_mismatch_that_names_both(tmp_path: Path) -> None:
+    def member(run: Run):
+        net = nets[run.rank]
+        optimizer, batches = started(run, net, staleness=1)
+        plain_loop(net, optimizer, batches[: 3 + run.rank])
+        run.save(tmp_path)
+
+    nets = [mlp(), mlp()]
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert "save: iteration is" in str(failure)
+
+
+def test_machines_that_were_interrupted_between_their_latest_json_resume_from_the_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every member on a machine of its own: the last was killed before it could replace its latest.json."""
+    monkeypatch.setattr(stellatrain.checkpoint, "_machine", lambda: str(threading.get_ident()))
+
+    def save(run: Run):
+        net = nets[run.rank]
+        directory = tmp_path / str(run.rank)
+        optimizer, batches = started(run, net)
+        plain_loop(net, optimizer, batches[:2])
+        run.save(directory, {"saved": "first"})
+        older = (directory / "latest.json").read_bytes()
+        plain_loop(net, optimizer, batches[2:BEFORE])
+        run.save(directory, {"saved": "second"})
+        digest = optimizer.digest()
+        if run.rank == 1:
+            (directory / "latest.json").write_bytes(older)
+        run.finish()
+        return digest
+
+    def load(run: Run):
+        optimizer, _ = started(run, nets[run.rank])
+        extra = run.load(tmp_path / str(run.rank))
+        digest = optimizer.digest()
+        run.finish()
+        return digest, extra
+
+    nets = [normed(), normed()]
+    digest = run_members(2, save)[0]
+    assert run_members(2, load) == [(digest, {"saved": "second"})] * 2

@@ -1,0 +1,105 @@
+"""A run that was resumed goes on as one that never stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpointing import BEFORE, OPTIMIZERS, normed, resumed, started, unbroken
+from conftest import run_members, run_processes
+from training import mlp, plain_loop
+
+from stellatrain.run import Run
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("density", [0.05, 1])
+@pytest.mark.parametrize("staleness", [0, 1])
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_a_resumed_run_goes_on_as_one_that_never_stopped_and_never_saved(
+    tmp_path: Path, world_size: int, staleness: int, density: float, optimizer: str
+) -> None:
+    options = {"density": density, "staleness": staleness, "optimizer": optimizer}
+
+    def members(body: Callable, *arguments: Any) -> list[tuple]:
+        nets = [normed() for _ in range(world_size)]
+        return run_members(world_size, lambda run: body(run, nets[run.rank], *arguments, **options))
+
+    expected = members(unbroken, None)
+    assert members(unbroken, tmp_path) == expected
+    assert members(resumed, tmp_path) == expected
+
+
+def with_dropout() -> torch.nn.Module:
+    net = normed()
+    net.insert(3, torch.nn.Dropout(0.3))
+    return net
+
+
+def in_process(run: Run, what: str, directory: Path | None, options: dict) -> tuple:
+    net = with_dropout()
+    torch.manual_seed(run.rank)
+    return {"unbroken": unbroken, "resumed": resumed}[what](run, net, directory, **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"density": 1, "staleness": 0}], ids=["sparse", "exact"])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_dropout_goes_on_with_the_same_random_numbers(tmp_path: Path, world_size: int, options: dict) -> None:
+    expected = run_processes(world_size, in_process, "unbroken", None, options)
+    assert run_processes(world_size, in_process, "unbroken", tmp_path, options) == expected
+    assert run_processes(world_size, in_process, "resumed", tmp_path, options) == expected
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_models_of_other_types_resume_exactly_too(tmp_path: Path, dtype: torch.dtype) -> None:
+    """The fp32 consensus is what counts, not the 16 bits that torch sees."""
+
+    class Cast(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = mlp().to(dtype)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.net(x.to(dtype))
+
+    expected = run_members(1, lambda run: unbroken(run, Cast(), tmp_path))
+    assert run_members(1, lambda run: resumed(run, Cast(), tmp_path)) == expected
+
+
+def test_extra_and_the_param_groups_come_back(tmp_path: Path) -> None:
+    def scheduled(run: Run):
+        net = mlp()
+        optimizer, batches = started(run, net, density=1, staleness=0)
+        return net, optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 2), batches
+
+    def save(run: Run):
+        net, optimizer, scheduler, batches = scheduled(run)
+        for batch in batches[:BEFORE]:
+            plain_loop(net, optimizer, [batch])
+            scheduler.step()
+        optimizer.param_groups[0]["weight_decay"] = 0.125
+        run.save(tmp_path, {"scheduler": scheduler.state_dict(), "epoch": 7})
+        run.finish()
+        return optimizer.param_groups[0]["lr"]
+
+    def load(run: Run):
+        _, optimizer, scheduler, _ = scheduled(run)
+        extra = run.load(tmp_path)
+        scheduler.load_state_dict(extra["scheduler"])
+        (group,) = optimizer.param_groups
+        found = (
+            group["lr"],
+            group["weight_decay"],
+            tuple(group["betas"]),
+            extra["epoch"],
+            scheduler.last_epoch,
+        )
+        run.finish()
+        return found
+
+    rates = run_members(2, save)
+    assert rates[0] == pytest.approx(0.01 * 0.1**2)
+    assert run_members(2, load) == [(rates[0], 0.125, (0.9, 0.999), 7, BEFORE)] * 2
