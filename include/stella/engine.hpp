@@ -82,6 +82,13 @@ struct StateArray {
   void* data;  // fp32, or u32 for "steps" (one per block of 16 elements)
 };
 
+// What the selectors of a member carry from one iteration to the next, for checkpoints: without it, a resumed
+// run sends other blocks than one that never stopped.
+struct SelectorState {
+  std::string selector;              // EngineOptions::selector
+  std::vector<std::uint64_t> words;  // equally many for each bucket
+};
+
 // One member's engine. One thread, the trainer's, may call it. Every call may throw Error and does so for
 // good once a member is lost.
 class Engine {
@@ -107,8 +114,11 @@ class Engine {
   virtual std::uint64_t digest() = 0;           // of the consensus weights; quiesces
   virtual EngineStats stats() const = 0;
 
-  // All of the state, for save and load; quiesces.
+  // All of the state but the selectors', for save and load; quiesces.
   virtual std::vector<StateArray> state() = 0;
+  virtual SelectorState selector_state() = 0;
+  // Returns false, and changes nothing, if it is of another selector or of other buckets.
+  virtual bool set_selector_state(const SelectorState& state) = 0;
   // After writing into the arrays of state(): continues after `iteration`. Where `parameters` (what the
   // trainer sees) differ from the consensus weights, the next step brings them up, as it would have without
   // the break. Collective: Error(mismatch) unless all members loaded the same iteration and weights.

@@ -5,7 +5,7 @@ A directory holds, for the iteration that latest.json names:
     latest.json                         iteration, world size, digest, param_groups, the caller's extra
     model-<iteration>.safetensors       parameters and buffers (averaged over members) by their torch names
     consensus-<iteration>.safetensors   consensus weights, moments, step counts: the same on all members
-    member-<rank>-<iteration>.safetensors   residual, own buffers, state of torch's random generator
+    member-<rank>-<iteration>.safetensors   residual, selectors, own buffers, torch's random generator
 
 The lowest rank on each machine writes the first three, every member its own. Each file is written under
 another name, synced and renamed; latest.json is replaced last, after all members have written. So whatever is
@@ -34,7 +34,8 @@ from stellatrain.optimizer_state import BLOCK, slices
 if TYPE_CHECKING:
     from stellatrain.run import Run
 
-_FORMAT = 1
+_FORMAT = 2
+_SELECTOR = "selector."  # its name follows
 
 
 def save(run: Run, directory: Path, extra: dict[str, Any] | None = None) -> None:
@@ -173,10 +174,14 @@ def _together(run: Run, what: str, work: Callable[[], None]) -> None:
 
 
 def _engine_tensors(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """The engine's arrays as whole tensors, "<array>.<parameter>": consensus, and this member's own."""
+    """The engine's arrays as whole tensors, "<array>.<parameter>": consensus, and this member's own.
+
+    Beside the latter the state of its selectors, "selector.<name>".
+    """
     optimizer = run.optimizer
     consensus: dict[str, torch.Tensor] = {}
-    own: dict[str, torch.Tensor] = {}
+    selector, words = optimizer.engine.selector_state()
+    own = {_SELECTOR + selector: torch.tensor(words, dtype=torch.uint64)}
     for name, index, shared, begin, _, values in slices(optimizer.engine):
         bridge = optimizer.bridges[index]
         whole = (consensus if shared else own).setdefault(
@@ -236,6 +241,9 @@ def _fill_engine(run: Run, tensors: dict[str, torch.Tensor]) -> None:
         whole = tensors[f"{name}.{optimizer.bridges[index].name}"]
         first = begin // BLOCK if name == "steps" else begin
         values.copy_(whole[first : first + values.numel()].to(values.dtype))
+    for name, words in tensors.items():
+        if name.startswith(_SELECTOR):  # of another selector or of other buckets, it does not count
+            optimizer.engine.set_selector_state(name.removeprefix(_SELECTOR), words.tolist())
 
 
 def _fill_model(run: Run, tensors: dict[str, torch.Tensor]) -> None:

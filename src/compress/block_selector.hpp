@@ -14,6 +14,8 @@ class BlockSelector : public Selector {
  public:
   explicit BlockSelector(std::uint64_t seed) : turn_(seed) {}
   void select(std::span<const float> scores, std::size_t budget, std::vector<BlockId>& chosen) override;
+  State state() const override { return {turn_, 0}; }
+  void set_state(const State& state) override { turn_ = state[0]; }
 
  private:
   static constexpr unsigned kDropped = 18;  // mantissa bits that a bin ignores: 32 bins per factor of two

@@ -1,6 +1,7 @@
 // Which blocks of a bucket are worth sending now.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -16,12 +17,19 @@ namespace stella {
 // One thread at a time; different buckets have different selectors.
 class Selector {
  public:
+  using State = std::array<std::uint64_t, 2>;
+
   virtual ~Selector() = default;
 
   // Replaces the content of `chosen` by the ids of at most `budget` blocks, ascending.
   //   scores  [blocks] at least 0, from accumulate_score; infinite ones are allowed, NaN is not
   // A block of score 0 is never chosen: it has nothing to send.
   virtual void select(std::span<const float> scores, std::size_t budget, std::vector<BlockId>& chosen) = 0;
+
+  // All that it carries from one call to the next: given to a selector of the same name and seed, that one
+  // chooses from then on as this one does. Any words are sound, they come out of files.
+  virtual State state() const = 0;
+  virtual void set_state(const State& state) = 0;
 };
 
 // "blocks"     the `budget` largest scores, exactly; equal scores take turns. The default.

@@ -1,6 +1,7 @@
 #include "compress/threshold_selector.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -44,6 +45,18 @@ void ThresholdSelector::select(std::span<const float> scores, std::size_t budget
       std::partition_point(chosen.begin(), chosen.end(), [=](BlockId b) { return b >= start; });
   std::rotate(chosen.begin(), wrapped, chosen.end());
   follow(counts, budget);
+}
+
+// The second word is 0 without a v, else 1 more than its bits.
+Selector::State ThresholdSelector::state() const {
+  return {start_, threshold_ ? std::uint64_t{1} + std::bit_cast<std::uint32_t>(*threshold_) : 0};
+}
+
+void ThresholdSelector::set_state(const State& state) {
+  start_ = state[0];
+  threshold_.reset();
+  const float threshold = std::bit_cast<float>(static_cast<std::uint32_t>(state[1] - 1));
+  if (state[1] != 0 && threshold >= 0) threshold_ = threshold;
 }
 
 // Fills `candidates` with blocks above v in the order of the pass.

@@ -24,6 +24,8 @@ class ThresholdSelector : public Selector {
  public:
   explicit ThresholdSelector(std::uint64_t seed) : start_(seed) {}
   void select(std::span<const float> scores, std::size_t budget, std::vector<BlockId>& chosen) override;
+  State state() const override;
+  void set_state(const State& state) override;
 
  private:
   // How many blocks of one pass had a score

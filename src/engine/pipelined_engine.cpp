@@ -170,6 +170,16 @@ std::vector<StateArray> PipelinedEngine::state() {
   return rule_->state();
 }
 
+SelectorState PipelinedEngine::selector_state() {
+  quiesce();
+  return rule_->selector_state();
+}
+
+bool PipelinedEngine::set_selector_state(const SelectorState& state) {
+  quiesce();
+  return rule_->set_selector_state(state);
+}
+
 void PipelinedEngine::state_loaded(std::uint64_t iteration, std::span<float* const> parameters) {
   check_parameters(tensors_, parameters);
   quiesce();

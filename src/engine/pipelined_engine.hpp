@@ -34,6 +34,8 @@ class PipelinedEngine final : public Engine {
   std::uint64_t digest() override;
   EngineStats stats() const override;
   std::vector<StateArray> state() override;
+  SelectorState selector_state() override;
+  bool set_selector_state(const SelectorState& state) override;
   void state_loaded(std::uint64_t iteration, std::span<float* const> parameters) override;
 
  private:

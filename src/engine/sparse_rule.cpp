@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <iterator>
 #include <numeric>
 #include <utility>
 
@@ -36,6 +37,7 @@ SparseRule::SparseRule(std::vector<BucketLayout> layouts, std::vector<std::strin
                        std::span<const GroupSettings> groups, const EngineOptions& options, Rank rank,
                        DescribeMember describe)
     : names_(std::move(names)),
+      selector_(options.selector),
       coding_(coding_named(options.wire)),
       density_(options.density),
       describe_(std::move(describe)) {
@@ -283,6 +285,25 @@ std::vector<StateArray> SparseRule::state() {
     }
   }
   return arrays;
+}
+
+SelectorState SparseRule::selector_state() const {
+  SelectorState state{selector_, {}};
+  for (const auto& bucket : buckets_)
+    std::ranges::copy(bucket->selector->state(), std::back_inserter(state.words));
+  return state;
+}
+
+bool SparseRule::set_selector_state(const SelectorState& state) {
+  Selector::State own;
+  if (state.selector != selector_ || state.words.size() != buckets_.size() * own.size()) return false;
+  auto words = state.words.begin();
+  for (const auto& bucket : buckets_) {
+    std::copy_n(words, own.size(), own.begin());
+    bucket->selector->set_state(own);
+    words += static_cast<std::ptrdiff_t>(own.size());
+  }
+  return true;
 }
 
 void SparseRule::state_loaded(Iteration iteration, std::span<float* const> parameters) {

@@ -50,6 +50,8 @@ class SparseRule final : public Rule {
   void write_parameters(std::span<float* const> parameters);
 
   std::vector<StateArray> state();
+  SelectorState selector_state() const;
+  bool set_selector_state(const SelectorState& state);
   // The arrays of state() were filled; `iteration` is the newest in them.
   void state_loaded(Iteration iteration, std::span<float* const> parameters);
 
@@ -68,6 +70,7 @@ class SparseRule final : public Rule {
   const std::string& tensor_of(const SparseBucket& bucket, BlockId block) const;
 
   std::vector<std::string> names_;
+  std::string selector_;
   ValueCoding coding_;
   std::atomic<double> density_;
   DescribeMember describe_;

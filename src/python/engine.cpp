@@ -8,6 +8,8 @@
 #include <nanobind/stl/vector.h>
 
 #include <cstdint>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/block.hpp"
@@ -79,6 +81,21 @@ nb::list state(nb::handle self) {
                                  view(array, self)));
   }
   return result;
+}
+
+// (name of the selector, its words).
+nb::tuple selector_state(Engine& engine) {
+  SelectorState state;
+  {
+    nb::gil_scoped_release without_gil;
+    state = engine.selector_state();
+  }
+  return nb::make_tuple(state.selector, state.words);
+}
+
+bool set_selector_state(Engine& engine, std::string selector, std::vector<std::uint64_t> words) {
+  nb::gil_scoped_release without_gil;
+  return engine.set_selector_state({std::move(selector), std::move(words)});
 }
 
 void bind_settings(nb::module_& module) {
@@ -158,6 +175,9 @@ void bind_engine(nb::module_& module) {
       .def("digest", &Engine::digest, release)
       .def("stats", &Engine::stats, release)
       .def("state", &state, "List of (name, tensor, consensus, begin, numel, live array).")
+      .def("selector_state", &selector_state, "Name of the selector and its words, for checkpoints.")
+      .def("set_selector_state", &set_selector_state, nb::arg("selector"), nb::arg("words"),
+           "False if they are of another selector or of other buckets.")
       .def("state_loaded", &state_loaded, nb::arg("iteration"), nb::arg("parameters"));
 }
 

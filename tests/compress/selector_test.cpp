@@ -102,6 +102,42 @@ TEST_P(EverySelector, EqualScoresGetEqualTurns) {
   EXPECT_LE(*std::max_element(turns.begin(), turns.end()), 37);
 }
 
+// Of independent gradients, then of equal scores, then of independent ones again.
+TEST_P(EverySelector, OneThatIsGivenTheStateOfAnotherGoesOnLikeIt) {
+  const auto scores = [](int call) {
+    Random gradients(seed() + static_cast<std::uint64_t>(call));
+    if (call / 3 % 2 == 1) return std::vector<float>(1000, 2.5f);
+    return scores_of(normal(gradients, 1000 * kBlock));
+  };
+  for (int calls = 0; calls < 12; ++calls) {
+    selector->select(scores(calls), 90, chosen);
+    const auto resumed = make_selector(GetParam(), seed());
+    resumed->set_state(selector->state());
+    const auto reference = make_selector(GetParam(), seed());
+    for (int call = 0; call <= calls; ++call) reference->select(scores(call), 90, chosen);
+    for (int call = calls + 1; call < calls + 6; ++call) {
+      std::vector<BlockId> expected;
+      reference->select(scores(call), 90, expected);
+      resumed->select(scores(call), 90, chosen);
+      EXPECT_EQ(chosen, expected) << "call " << call << " after " << calls;
+    }
+  }
+}
+
+TEST_P(EverySelector, AnyStateIsSound) {
+  const std::vector<float> equal(1000, 2.5f);
+  for (const std::uint64_t first : {std::uint64_t{0}, std::uint64_t{12345}, ~std::uint64_t{0}}) {
+    for (const std::uint64_t bits : {0x0u, 0x1u, 0x7f800000u, 0x7fc00000u, 0xbf800000u, 0xffffffffu}) {
+      selector->set_state({first, std::uint64_t{1} + bits});
+      for (int call = 0; call < 3; ++call) {
+        expect_a_valid_choice(scores_of(normal(random, 1000 * kBlock)), 90);
+        expect_a_valid_choice(equal, 90);
+        EXPECT_FALSE(select(equal, 90).empty());
+      }
+    }
+  }
+}
+
 // The reference scans from element 0 and stops at k.
 TEST_P(EverySelector, NoPlaceInTheBucketIsFavouredOnIndependentGradients) {
   const std::size_t size = 2000;

@@ -16,6 +16,7 @@ const std::vector<std::int64_t> kSizes{1, 700, 33, 2000};
 struct Saved {
   Iteration iteration = 0;
   std::vector<std::vector<std::byte>> arrays;  // in the order of state()
+  SelectorState selectors;
   std::vector<std::vector<float>> parameters;
   std::uint64_t digest = 0;
 };
@@ -26,7 +27,7 @@ std::span<std::byte> bytes_of(const StateArray& array) {
 }
 
 Saved save(Engine& engine, const Model& model) {
-  Saved saved{engine.iteration(), {}, model.weights, engine.digest()};
+  Saved saved{engine.iteration(), {}, engine.selector_state(), model.weights, engine.digest()};
   for (const StateArray& array : engine.state()) {
     const auto bytes = bytes_of(array);
     saved.arrays.emplace_back(bytes.begin(), bytes.end());
@@ -45,14 +46,20 @@ void load(Engine& engine, Model& model, const Saved& saved) {
   for (std::size_t i = 0; i < model.weights.size(); ++i) {
     std::copy(saved.parameters[i].begin(), saved.parameters[i].end(), model.weights[i].begin());
   }
+  ASSERT_TRUE(engine.set_selector_state(saved.selectors));
   engine.state_loaded(saved.iteration, model.weight_pointers);
 }
 
-// Iteration t of member `rank`, the same whenever it is asked for.
+// Iteration t of member `rank`, the same whenever it is asked for. In every other one all gradients are
+// equal, so that blocks compete for the last place.
 void train(Engine& engine, Model& model, std::span<const GroupSettings> groups, std::uint32_t rank,
            Iteration t) {
   Random random(seed() + 1000 * t + rank);
-  model.fill_gradients(random);
+  if (t % 2 == 0) {
+    model.fill_gradients(0.5f);
+  } else {
+    model.fill_gradients(random);
+  }
   engine.step(model.input(groups));
 }
 
@@ -80,16 +87,18 @@ std::pair<Trajectory, std::uint64_t> go_on(Engine& engine, Model& model,
   return {trajectory, engine.digest()};
 }
 
-class Checkpoint : public ::testing::TestWithParam<std::tuple<unsigned, OptimizerKind>> {};
-INSTANTIATE_TEST_SUITE_P(OfOptimizers, Checkpoint,
+class Checkpoint : public ::testing::TestWithParam<std::tuple<unsigned, OptimizerKind, const char*>> {};
+INSTANTIATE_TEST_SUITE_P(OfOptimizersAndSelectors, Checkpoint,
                          ::testing::Combine(::testing::Values(0u, 1u),
                                             ::testing::Values(OptimizerKind::sgd, OptimizerKind::adam,
-                                                              OptimizerKind::adamw)));
+                                                              OptimizerKind::adamw),
+                                            ::testing::Values("blocks", "threshold", "random")));
 
 TEST_P(Checkpoint, AFreshEngineWithTheSavedStateGoesOnBitForBit) {
-  const auto [staleness, kind] = GetParam();
+  const auto [staleness, kind, selector] = GetParam();
   const std::vector<GroupSettings> groups{settings_of(kind)};
-  const EngineOptions options = small_buckets(0.1, staleness);
+  EngineOptions options = small_buckets(0.6, staleness);
+  options.selector = selector;
   std::vector<Saved> saved(2);
   std::vector<std::pair<Trajectory, std::uint64_t>> unbroken(2);
   run_members(2, [&](Session& session, std::uint32_t rank) {
@@ -124,6 +133,25 @@ TEST(CheckpointOfOneEngine, ARunCanGoBackToAnEarlierState) {
     const auto first = go_on(*engine, model, groups, rank);
     load(*engine, model, saved);
     EXPECT_EQ(go_on(*engine, model, groups, rank), first);
+    engine.reset();
+    session.leave();
+  });
+}
+
+TEST(CheckpointOfOneEngine, TheStateOfAnotherSelectorOrOfOtherBucketsIsLeftAlone) {
+  run_members(1, [&](Session& session, std::uint32_t) {
+    Model model(kSizes);
+    const std::vector<GroupSettings> groups{sgd(0.1)};
+    auto engine = session.distribute(model.specs, groups, small_buckets(0.1, 1), model.weight_pointers);
+    const SelectorState before = engine->selector_state();
+    SelectorState other = before;
+    for (auto& word : other.words) word += 7;
+    other.selector = "threshold";
+    EXPECT_FALSE(engine->set_selector_state(other));
+    other.selector = before.selector;
+    other.words.pop_back();
+    EXPECT_FALSE(engine->set_selector_state(other));
+    EXPECT_EQ(engine->selector_state().words, before.words);
     engine.reset();
     session.leave();
   });

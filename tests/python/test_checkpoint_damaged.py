@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -65,13 +66,23 @@ def test_a_broken_file_is_an_error_on_every_member_that_names_it(
         assert name in str(failure)
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", "null", '{"format": 1}', '{"format": 99}', "\udcff"])
+@pytest.mark.parametrize(
+    "text", ["[]", "{}", "null", '{"format": 1}', '{"format": 2}', '{"format": 99}', "\udcff"]
+)
 def test_a_latest_json_that_is_none_is_an_error(checkpoint: Path, text: str) -> None:
     (checkpoint / "latest.json").write_text(text, errors="surrogateescape")
     for failure in load_outcomes(checkpoint, 2):
         assert isinstance(failure, Error)
         assert failure.code == "io"
         assert "latest.json" in str(failure)
+
+
+def test_a_checkpoint_of_an_older_format_says_so(checkpoint: Path) -> None:
+    path = checkpoint / "latest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 1}))
+    for failure in load_outcomes(checkpoint, 2):
+        assert isinstance(failure, Error)
+        assert "has format 1; this version reads 2" in str(failure)
 
 
 def test_weights_that_changed_on_disk_are_noticed(checkpoint: Path) -> None:

@@ -39,6 +39,39 @@ def with_dropout() -> torch.nn.Module:
     return net
 
 
+class Even(torch.nn.Module):
+    """All its gradients are equal, so that all blocks compete for the last place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.ones(2000))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.weights.mean() * x[:, :5]
+
+
+@pytest.mark.parametrize(("model", "density"), [(normed, 0.05), (Even, 0.6)])
+@pytest.mark.parametrize("selector", ["blocks", "threshold", "random"])
+def test_every_selector_goes_on_with_the_choices_that_it_would_have_made(
+    tmp_path: Path, selector: str, model: Callable, density: float
+) -> None:
+    options = {"selector": selector, "density": density}
+
+    def members(body: Callable, *arguments: Any) -> list[tuple]:
+        nets = [model() for _ in range(2)]
+        return run_members(2, lambda run: body(run, nets[run.rank], *arguments, **options))
+
+    expected = members(unbroken, tmp_path)
+    assert members(resumed, tmp_path) == expected
+
+
+def test_a_checkpoint_of_another_selector_or_of_other_buckets_loads(tmp_path: Path) -> None:
+    """What it says of the selectors does not count then; the run goes on with the options of distribute()."""
+    run_members(1, lambda run: unbroken(run, normed(), tmp_path, selector="threshold"))
+    for options in ({"selector": "random"}, {"selector": "threshold", "bucket_mib": 1}):
+        run_members(1, lambda run, options=options: resumed(run, normed(), tmp_path, **options))
+
+
 def in_process(run: Run, what: str, directory: Path | None, options: dict) -> tuple:
     net = with_dropout()
     torch.manual_seed(run.rank)
