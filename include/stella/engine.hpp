@@ -116,6 +116,9 @@ class Engine {
 
   // All of the state but the selectors', for save and load; quiesces.
   virtual std::vector<StateArray> state() = 0;
+  // Lets state() show a moment that only later settings of its param_group would bring ("momentum_buffer",
+  // "max_exp_avg_sq"), all 0. Returns false if the optimizer has none of that name.
+  virtual bool allocate_moment(const std::string& name, std::uint32_t tensor) = 0;
   virtual SelectorState selector_state() = 0;
   // Returns false, and changes nothing, if it is of another selector or of other buckets.
   virtual bool set_selector_state(const SelectorState& state) = 0;

@@ -18,7 +18,7 @@ import itertools
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from safetensors.torch import save as to_bytes
 
 from stellatrain import buffers
 from stellatrain.errors import Error, error
-from stellatrain.optimizer_state import BLOCK, slices
+from stellatrain.optimizer_state import BLOCK, make_room, slices
 
 if TYPE_CHECKING:
     from stellatrain.run import Run
@@ -94,9 +94,12 @@ def load(run: Run, directory: Path) -> dict[str, Any]:
     def read() -> None:
         _check_described(run, latest, directory)
         own = _read(directory / f"member-{run.rank}-{iteration}.safetensors")
-        engine.update(_read(directory / f"consensus-{iteration}.safetensors") | own)
+        consensus = _read(directory / f"consensus-{iteration}.safetensors")
+        engine.update(consensus | own)
         torchs.update(_read(directory / f"model-{iteration}.safetensors") | own)
         _check_engine(run, engine, directory)
+        _make_room(run, engine, consensus, directory)
+        _check_engine(run, engine, directory)  # what has room now
         _check_model(run, torchs, directory)
 
     def fill() -> None:
@@ -218,6 +221,25 @@ def _check_engine(run: Run, tensors: dict[str, torch.Tensor], directory: Path) -
                 f"{directory} holds {found} for '{name}' of '{bridge.name}', the model here needs {needed}: "
                 "it was saved with another model or optimizer",
             )
+
+
+def _make_room(run: Run, tensors: dict[str, torch.Tensor], saved: Iterable[str], directory: Path) -> None:
+    """Lets the engine hold what came into being only after distribute() in the run that was saved."""
+    optimizer = run.optimizer
+    index_of = {bridge.name: index for index, bridge in enumerate(optimizer.bridges)}
+    before = {(name, index) for name, index, *_ in slices(optimizer.engine)}
+    named = (key.partition(".") for key in saved)
+    moments = ((name, index_of[parameter]) for name, _, parameter in named if parameter in index_of)
+    for name, index in make_room(optimizer.engine, moments):
+        raise error(
+            "mismatch",
+            f"{directory} holds '{name}' of '{optimizer.bridges[index].name}', which the optimizer here "
+            "never has: it was saved with another optimizer",
+        )
+    for name, index, *_ in slices(optimizer.engine):
+        bridge = optimizer.bridges[index]
+        if (name, index) not in before:  # room comes by bucket, and those of the saved run may differ
+            tensors.setdefault(f"{name}.{bridge.name}", torch.zeros(_size(name, bridge.numel)))
 
 
 def _check_model(run: Run, tensors: dict[str, torch.Tensor], directory: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -21,6 +22,16 @@ def slices(engine: _core.Engine) -> Iterator[tuple[str, int, bool, int, int, tor
     """Live (name, parameter, consensus, begin, numel, values) of the engine's state; waits for quiescence."""
     for name, parameter, consensus, begin, numel, array in engine.state():
         yield name, parameter, consensus, begin, numel, torch.from_numpy(array)
+
+
+def make_room(engine: _core.Engine, moments: Iterable[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Lets the engine hold moments, by name and parameter, that came into being after distribute() elsewhere.
+
+    Returns those that its optimizer never has.
+    """
+    there = {(name, index) for name, index, *_ in slices(engine)}
+    missing = (moment for moment in moments if moment not in there)
+    return [(name, index) for name, index in missing if not engine.allocate_moment(name, index)]
 
 
 def export_state(
@@ -50,10 +61,19 @@ def import_state(
     bridges: list[ParameterBridge],
     state: Mapping[torch.nn.Parameter, Mapping[str, Any]],
 ) -> None:
-    """Writes torch's state (with or without our step counts) into the engine.
+    """Writes torch's state (with or without our step counts) into the engine; the rest becomes 0.
 
     Raises Error("invalid_argument") if a tensor has another shape than its parameter.
     """
+    make_room(
+        engine,
+        (
+            (name, index)
+            for index, bridge in enumerate(bridges)
+            for name, value in state.get(bridge.parameter, {}).items()
+            if value is not None and name not in ("step", STEPS)
+        ),
+    )
     for name, index, _, begin, numel, values in slices(engine):
         bridge = bridges[index]
         entry = state.get(bridge.parameter, {})
@@ -79,6 +99,9 @@ def import_state(
 
 def share_state(session: _core.Session, engine: _core.Engine) -> None:
     """Makes member 0's moments and step counts everybody's. Collective."""
+    moments = sorted({(name, index) for name, index, *_ in slices(engine) if name not in _NOT_MOMENTS})
+    for theirs in session.all_gather("moments", json.dumps(moments).encode()):
+        make_room(engine, map(tuple, json.loads(theirs)))
     for name, _, consensus, _, _, values in slices(engine):
         if consensus and name != "weights":
             session.broadcast(name, 0, values.data_ptr(), values.numel() * values.element_size())

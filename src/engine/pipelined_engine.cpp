@@ -170,6 +170,11 @@ std::vector<StateArray> PipelinedEngine::state() {
   return rule_->state();
 }
 
+bool PipelinedEngine::allocate_moment(const std::string& name, std::uint32_t tensor) {
+  quiesce();
+  return rule_->allocate_moment(name, tensor);
+}
+
 SelectorState PipelinedEngine::selector_state() {
   quiesce();
   return rule_->selector_state();

@@ -34,6 +34,7 @@ class PipelinedEngine final : public Engine {
   std::uint64_t digest() override;
   EngineStats stats() const override;
   std::vector<StateArray> state() override;
+  bool allocate_moment(const std::string& name, std::uint32_t tensor) override;
   SelectorState selector_state() override;
   bool set_selector_state(const SelectorState& state) override;
   void state_loaded(std::uint64_t iteration, std::span<float* const> parameters) override;

@@ -287,6 +287,17 @@ std::vector<StateArray> SparseRule::state() {
   return arrays;
 }
 
+bool SparseRule::allocate_moment(const std::string& name, std::uint32_t tensor) {
+  bool known = false;
+  for (const auto& bucket : buckets_) {
+    const auto& slices = bucket->layout.slices;
+    const bool there =
+        std::ranges::any_of(slices, [=](const Slice& slice) { return slice.tensor == tensor; });
+    if (there) known = bucket->optimizer->allocate(name);
+  }
+  return known;
+}
+
 SelectorState SparseRule::selector_state() const {
   SelectorState state{selector_, {}};
   for (const auto& bucket : buckets_)

@@ -50,6 +50,7 @@ class SparseRule final : public Rule {
   void write_parameters(std::span<float* const> parameters);
 
   std::vector<StateArray> state();
+  bool allocate_moment(const std::string& name, std::uint32_t tensor);
   SelectorState selector_state() const;
   bool set_selector_state(const SelectorState& state);
   // The arrays of state() were filled; `iteration` is the newest in them.

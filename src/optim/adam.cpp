@@ -10,6 +10,8 @@
 namespace stella {
 namespace {
 
+constexpr const char* kLargest = "max_exp_avg_sq";
+
 AdamStep shared_numbers(const GroupSettings& settings) {
   const bool decoupled = settings.kind == OptimizerKind::adamw;
   return {.shrink = decoupled ? static_cast<float>(1 - settings.lr * settings.weight_decay) : 1.0f,
@@ -29,13 +31,14 @@ SparseAdam::SparseAdam(const GroupSettings& settings, std::size_t total_blocks)
       exp_avg_(total_blocks * kBlock),
       exp_avg_sq_(total_blocks * kBlock),
       corrections_(settings.beta1, settings.beta2) {
-  allocate_for(settings);
+  if (settings.amsgrad) allocate(kLargest);
 }
 
-void SparseAdam::allocate_for(const GroupSettings& settings) {
-  if (settings.amsgrad && max_exp_avg_sq_.empty()) {
+bool SparseAdam::allocate(std::string_view name) {
+  if (name == kLargest && max_exp_avg_sq_.empty()) {
     max_exp_avg_sq_ = AlignedArray<float>(total_blocks() * kBlock);
   }
+  return name == "exp_avg" || name == "exp_avg_sq" || name == kLargest;
 }
 
 void SparseAdam::count_and_correct(const SparseGradient& gradient, const GroupSettings& settings) {
@@ -60,7 +63,7 @@ void SparseAdam::step(const SparseGradient& gradient, const GroupSettings& setti
   assert(weights.size() == total_blocks() * kBlock);
   assert(gradient.values.size() == gradient.blocks.size() * kBlock);
   assert(gradient.blocks.empty() || gradient.blocks.back() < total_blocks());
-  allocate_for(settings);
+  if (settings.amsgrad) allocate(kLargest);
   count_and_correct(gradient, settings);
   sparse_adam(gradient.blocks, gradient.values.data(), shared_numbers(settings), {step_size_, root_of_bias2_},
               {.weights = weights.data(),
@@ -71,7 +74,7 @@ void SparseAdam::step(const SparseGradient& gradient, const GroupSettings& setti
 
 std::vector<StateTensor> SparseAdam::state() {
   std::vector<StateTensor> tensors = {{"exp_avg", exp_avg_}, {"exp_avg_sq", exp_avg_sq_}};
-  if (!max_exp_avg_sq_.empty()) tensors.push_back({"max_exp_avg_sq", max_exp_avg_sq_});
+  if (!max_exp_avg_sq_.empty()) tensors.push_back({kLargest, max_exp_avg_sq_});
   return tensors;
 }
 

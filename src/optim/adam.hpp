@@ -11,9 +11,9 @@ class SparseAdam : public SparseOptimizer {
   SparseAdam(const GroupSettings& settings, std::size_t total_blocks);
   void step(const SparseGradient& gradient, const GroupSettings& settings, std::span<float> weights) override;
   std::vector<StateTensor> state() override;
+  bool allocate(std::string_view name) override;
 
  private:
-  void allocate_for(const GroupSettings& settings);
   void count_and_correct(const SparseGradient& gradient, const GroupSettings& settings);
 
   AlignedArray<float> exp_avg_;

@@ -6,6 +6,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/aligned.hpp"
@@ -45,6 +46,9 @@ class SparseOptimizer {
 
   // The state that exists now, to be saved, restored and moved between members.
   virtual std::vector<StateTensor> state() = 0;
+  // Takes the memory of a tensor of that name, all 0, if it does not exist yet: before it is restored.
+  // Returns false if this optimizer has none of that name under any settings.
+  virtual bool allocate(std::string_view name) = 0;
 
   // For each block the steps in its state, live: Adam counts every step, SGD those with momentum. It belongs
   // to the state: save and restore both.

@@ -8,16 +8,21 @@
 #include "stella/error.hpp"
 
 namespace stella {
+namespace {
+
+constexpr const char* kMomentum = "momentum_buffer";
+
+}  // namespace
 
 SparseSgd::SparseSgd(const GroupSettings& settings, std::size_t total_blocks)
     : SparseOptimizer(total_blocks) {
-  allocate_for(settings);
+  if (settings.momentum != 0) allocate(kMomentum);
 }
 
-void SparseSgd::allocate_for(const GroupSettings& settings) {
-  if (settings.momentum != 0 && momentum_buffer_.empty()) {
-    momentum_buffer_ = AlignedArray<float>(total_blocks() * kBlock);
-  }
+bool SparseSgd::allocate(std::string_view name) {
+  if (name != kMomentum) return false;
+  if (momentum_buffer_.empty()) momentum_buffer_ = AlignedArray<float>(total_blocks() * kBlock);
+  return true;
 }
 
 void SparseSgd::step(const SparseGradient& gradient, const GroupSettings& settings,
@@ -30,9 +35,9 @@ void SparseSgd::step(const SparseGradient& gradient, const GroupSettings& settin
   assert(weights.size() == total_blocks() * kBlock);
   assert(gradient.values.size() == gradient.blocks.size() * kBlock);
   assert(gradient.blocks.empty() || gradient.blocks.back() < total_blocks());
-  allocate_for(settings);
 
   const bool with_momentum = settings.momentum != 0;
+  if (with_momentum) allocate(kMomentum);
   take_.clear();
   if (with_momentum) {
     const auto later = static_cast<float>(1 - settings.dampening);
@@ -49,7 +54,7 @@ void SparseSgd::step(const SparseGradient& gradient, const GroupSettings& settin
 
 std::vector<StateTensor> SparseSgd::state() {
   if (momentum_buffer_.empty()) return {};
-  return {{"momentum_buffer", momentum_buffer_}};
+  return {{kMomentum, momentum_buffer_}};
 }
 
 }  // namespace stella

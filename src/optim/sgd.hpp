@@ -10,10 +10,9 @@ class SparseSgd : public SparseOptimizer {
   SparseSgd(const GroupSettings& settings, std::size_t total_blocks);
   void step(const SparseGradient& gradient, const GroupSettings& settings, std::span<float> weights) override;
   std::vector<StateTensor> state() override;
+  bool allocate(std::string_view name) override;
 
  private:
-  void allocate_for(const GroupSettings& settings);
-
   AlignedArray<float> momentum_buffer_;  // empty until momentum is not 0
   std::vector<float> take_;  // scratch: how much of its gradient each block takes into its momentum
 };

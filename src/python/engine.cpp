@@ -175,6 +175,8 @@ void bind_engine(nb::module_& module) {
       .def("digest", &Engine::digest, release)
       .def("stats", &Engine::stats, release)
       .def("state", &state, "List of (name, tensor, consensus, begin, numel, live array).")
+      .def("allocate_moment", &Engine::allocate_moment, nb::arg("name"), nb::arg("tensor"), release,
+           "Lets state() show a moment that only later settings would bring; False if there is none such.")
       .def("selector_state", &selector_state, "Name of the selector and its words, for checkpoints.")
       .def("set_selector_state", &set_selector_state, nb::arg("selector"), nb::arg("words"),
            "False if they are of another selector or of other buckets.")

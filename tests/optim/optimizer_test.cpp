@@ -77,6 +77,35 @@ TEST_P(EveryOptimizer, HasTheStateOfTorchsAndNoMore) {
   EXPECT_EQ(optimizer->steps().size(), kBlocks);
 }
 
+// A checkpoint may hold moments that the settings of this moment do not need.
+TEST_P(EveryOptimizer, AllocatedStateIsZeroAndChangesNoStep) {
+  const Snapshot expected = after_some_steps();
+  Random own(seed());
+  auto optimizer = make();
+  const bool is_sgd = GetParam().settings.kind == OptimizerKind::sgd;
+  EXPECT_EQ(optimizer->allocate("momentum_buffer"), is_sgd);
+  EXPECT_EQ(optimizer->allocate("exp_avg"), !is_sgd);
+  EXPECT_EQ(optimizer->allocate("max_exp_avg_sq"), !is_sgd);
+  EXPECT_FALSE(optimizer->allocate("exp"));
+  EXPECT_EQ(optimizer->state().size(), is_sgd ? 1 : 3);
+  for (const auto& tensor : optimizer->state()) {
+    for (const float value : tensor.values) ASSERT_EQ(value, 0) << tensor.name;
+  }
+  auto weights = normal(own, kBlocks * kBlock);
+  for (int t = 0; t < 10; ++t)
+    optimizer->step(random_gradient(own, kBlocks, 0.3), GetParam().settings, weights);
+  EXPECT_TRUE(same_bits(weights, expected.weights));
+}
+
+TEST_P(EveryOptimizer, AllocatingWhatIsThereKeepsIt) {
+  auto optimizer = make();
+  auto weights = normal(random, kBlocks * kBlock);
+  optimizer->step(random_gradient(random, kBlocks, 0.3), GetParam().settings, weights);
+  const Snapshot before = snapshot(*optimizer, weights);
+  for (const std::string& name : GetParam().state) EXPECT_TRUE(optimizer->allocate(name));
+  expect_equal(snapshot(*optimizer, weights), before);
+}
+
 TEST_P(EveryOptimizer, BlocksThatWereNotSentKeepEveryBit) {
   auto optimizer = make();
   auto weights = normal(random, kBlocks * kBlock);

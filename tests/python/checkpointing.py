@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ def normed() -> torch.nn.Module:
     )
 
 
-def started(run: Run, net: torch.nn.Module, optimizer: str = "adamw", **options: Any):
+def started(run: Run, net: torch.nn.Module, optimizer: str | Callable = "adamw", **options: Any):
     """The distributed optimizer, and this member's batches."""
+    make = optimizer if callable(optimizer) else OPTIMIZERS[optimizer]
     options = {"density": 0.05, "staleness": 1, "bucket_mib": 1 / 256} | options
-    _, distributed = run.distribute(net, OPTIMIZERS[optimizer](net), **options)
+    _, distributed = run.distribute(net, make(net), **options)
     rows = slice(4 * run.rank, 4 * run.rank + 4)
     return distributed, [(x[rows], y[rows]) for x, y in vectors(BEFORE + AFTER, 16)]
 

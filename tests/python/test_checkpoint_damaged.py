@@ -112,6 +112,10 @@ def wider() -> torch.nn.Module:
     return net
 
 
+def plain_sgd(net: torch.nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(net.parameters(), lr=0.05)
+
+
 def with_buffer() -> torch.nn.Module:
     net = normed()
     net.register_buffer("more", torch.zeros(3))
@@ -125,6 +129,7 @@ def with_buffer() -> torch.nn.Module:
         (mlp, {}, ["nothing for", "'2.weight'"]),
         (with_buffer, {}, ["nothing for 'buffer.more'", "needs (3,)"]),
         (normed, {"optimizer": "sgd"}, ["nothing for 'momentum_buffer'", "another model or optimizer"]),
+        (normed, {"optimizer": plain_sgd}, ["holds 'exp_avg' of '", "another optimizer"]),
     ],
 )
 def test_a_checkpoint_of_another_model_is_a_mismatch_that_names_the_difference(

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from checkpointing import BEFORE, OPTIMIZERS, normed, resumed, started, unbroken
+from checkpointing import BEFORE, OPTIMIZERS, end_of, normed, resumed, started, unbroken
 from conftest import run_members, run_processes
-from training import mlp, plain_loop
+from training import adamw, mlp, plain_loop
 
 from stellatrain.run import Run
 
@@ -70,6 +70,49 @@ def test_a_checkpoint_of_another_selector_or_of_other_buckets_loads(tmp_path: Pa
     run_members(1, lambda run: unbroken(run, normed(), tmp_path, selector="threshold"))
     for options in ({"selector": "random"}, {"selector": "threshold", "bucket_mib": 1}):
         run_members(1, lambda run, options=options: resumed(run, normed(), tmp_path, **options))
+
+
+MOMENTUM = {"momentum": 0.9}, {"momentum": 0.0}
+AMSGRAD = {"amsgrad": True}, {"amsgrad": False}
+
+
+def plain_sgd(net: torch.nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(net.parameters(), lr=0.05)
+
+
+@pytest.mark.parametrize(("optimizer", "numbers"), [(plain_sgd, MOMENTUM), (adamw, AMSGRAD)])
+@pytest.mark.parametrize("off_at", [None, 4], ids=["on at the save", "off at the save"])
+@pytest.mark.parametrize("density", [0.05, 1])
+def test_moments_that_were_switched_on_after_distribute_come_back(
+    tmp_path: Path, optimizer: Callable, numbers: tuple[dict, dict], off_at: int | None, density: float
+) -> None:
+    """On from step 2; perhaps off again before the save, and on again after it: moments stay in between."""
+    on, off = numbers
+    switches = {2: on, off_at: off, BEFORE + 1: on}
+    options = {"optimizer": optimizer, "density": density}
+
+    def train(net: torch.nn.Module, distributed, batches: list, first: int) -> None:
+        for step, batch in enumerate(batches, first):
+            distributed.param_groups[0].update(switches.get(step, {}))
+            plain_loop(net, distributed, [batch])
+
+    def unbroken(run: Run):
+        distributed, batches = started(run, net := nets[run.rank], **options)
+        train(net, distributed, batches[:BEFORE], 0)
+        run.save(tmp_path)
+        train(net, distributed, batches[BEFORE:], BEFORE)
+        return end_of(run, net, distributed)
+
+    def resumed(run: Run):
+        distributed, batches = started(run, net := nets[run.rank], **options)
+        run.load(tmp_path)
+        train(net, distributed, batches[BEFORE:], BEFORE)
+        return end_of(run, net, distributed)
+
+    nets = [normed(), normed()]
+    expected = run_members(2, unbroken)
+    nets = [normed(), normed()]
+    assert run_members(2, resumed) == expected
 
 
 def in_process(run: Run, what: str, directory: Path | None, options: dict) -> tuple:

@@ -79,6 +79,24 @@ def test_state_goes_from_plain_torch_into_distributed_training(name: str) -> Non
         assert torch.allclose(weights, expected, atol=1e-5)
 
 
+def test_loading_state_brings_the_moments_that_its_param_groups_switch_on() -> None:
+    """distribute() without momentum, then load_state_dict() of a run with it."""
+    batches = Training().batches(2 * HALF, 8)
+
+    def member(run: Run):
+        net = copy.deepcopy(half)
+        optimizer = distributed(run, net, OPTIMIZERS["sgd"](net))
+        optimizer.load_state_dict(state)
+        plain_loop(net, optimizer, batches[HALF:])
+        run.finish()
+        return flat(net)
+
+    half, with_momentum = torch_for(HALF, "momentum", batches)
+    state = with_momentum.state_dict()
+    whole, _ = torch_for(2 * HALF, "momentum", batches)
+    assert torch.allclose(run_members(1, member)[0], flat(whole), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_state_goes_from_distributed_training_into_plain_torch(name: str) -> None:
     batches = Training().batches(2 * HALF, 8)
@@ -152,6 +170,24 @@ def test_everybody_starts_from_member_0s_moments() -> None:
     expected = flat(torch_for(2 * HALF, "adamw", batches)[0])
     for weights in results:
         assert torch.equal(weights, results[0])
+        assert torch.allclose(weights, expected, atol=1e-5)
+
+
+def test_momentum_that_only_member_0_holds_and_that_is_off_becomes_everybodys() -> None:
+    batches = Training().batches(2 * HALF, 8)
+
+    def member(run: Run):
+        net, optimizer = nets[run.rank]
+        optimizer.param_groups[0]["momentum"] = 0.0
+        optimizer = distributed(run, net, optimizer)
+        optimizer.param_groups[0]["momentum"] = 0.9
+        plain_loop(net, optimizer, batches[HALF:])
+        run.finish()
+        return flat(net)
+
+    nets = [copy.deepcopy(torch_for(steps, "momentum", batches)) for steps in (HALF, 0)]
+    expected = flat(torch_for(2 * HALF, "momentum", batches)[0])
+    for weights in run_members(2, member):
         assert torch.allclose(weights, expected, atol=1e-5)
 
 
