@@ -6,7 +6,7 @@ A variable that is set wins over the script's argument, so that a run can be tun
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,19 @@ class Membership:
     peer_timeout: float = 10.0  # seconds of silence after which a member is lost
 
 
+# What each number may be. NaN is never it.
+_RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "world_size": (lambda value: value <= 65_536, "at most 65536"),
+    "join_timeout": (lambda value: 0 < value < 1e8, "above 0 and below 1e8"),
+    "peer_timeout": (lambda value: 0.01 <= value < 1e8, "at least 0.01 and below 1e8"),
+    "density": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
+    "staleness": (lambda value: value in (0, 1), "0 or 1"),
+    "bucket_mib": (lambda value: 1 / 256 <= value <= 32, "at least 1/256 (4 KiB) and at most 32"),
+    "threads": (lambda value: 0 <= value <= 256, "at least 0 and at most 256"),
+    "step_timeout": (lambda value: 0 < value <= 1e8, "above 0 and at most 1e8"),
+}
+
+
 def _first(env: Mapping[str, str], *names: str) -> tuple[str, str] | None:
     return next(((name, env[name]) for name in names if env.get(name)), None)
 
@@ -40,6 +53,13 @@ def _number(kind: type, name: str, text: str) -> Any:
     except ValueError:
         what = "a whole number" if kind is int else "a number"
         raise error("configuration", f"{name} is '{text}'; it must be {what}") from None
+
+
+def _checked(name: str, value: Any, code: str, shown: str) -> Any:
+    holds, sentence = _RULES.get(name, (None, ""))
+    if holds is not None and not holds(value):
+        raise error(code, f"{shown}; it must be {sentence}")
+    return value
 
 
 def membership(env: Mapping[str, str] = os.environ) -> Membership:
@@ -57,7 +77,9 @@ def membership(env: Mapping[str, str] = os.environ) -> Membership:
     }
     for name, (kind, names) in numbers.items():
         if found := _first(env, *names):
-            values[name] = _number(kind, *found)
+            variable, text = found
+            value = _number(kind, variable, text)
+            values[name] = _checked(name, value, "configuration", f"{variable} is '{text}'")
     texts = {
         "name": "STELLA_MEMBER",
         "cluster": "STELLA_CLUSTER",
@@ -80,7 +102,12 @@ def membership(env: Mapping[str, str] = os.environ) -> Membership:
 
 
 def tuned(name: str, kind: type, argument: Any, env: Mapping[str, str] = os.environ) -> Any:
-    """The value of an option of distribute(): STELLA_<NAME> if it is set, else the script's argument."""
+    """The value of an option of distribute(): STELLA_<NAME> if it is set, else the script's argument.
+
+    Raises Error("configuration") that names the variable, Error("invalid_argument") that names the argument.
+    """
     variable = f"STELLA_{name.upper()}"
     text = env.get(variable)
-    return _number(kind, variable, text) if text else argument
+    if not text:
+        return _checked(name, argument, "invalid_argument", f"{name} is {argument}")
+    return _checked(name, _number(kind, variable, text), "configuration", f"{variable} is '{text}'")

@@ -90,11 +90,11 @@ class Run:
             raise error("invalid_argument", f"rule is '{tuned('rule', str, rule)}'; supported is 'sparse'")
         options = _core.EngineOptions()
         options.density = tuned("density", float, density)
-        options.staleness = _at_least_zero("staleness", tuned("staleness", int, staleness))
+        options.staleness = tuned("staleness", int, staleness)
         options.wire = tuned("wire", str, wire)
         options.selector = tuned("selector", str, selector)
         options.bucket_bytes = int(tuned("bucket_mib", float, bucket_mib) * 2**20)
-        options.threads = _at_least_zero("threads", tuned("threads", int, threads))
+        options.threads = tuned("threads", int, threads)
         options.step_timeout_seconds = tuned("step_timeout", float, step_timeout)
 
         kind = kind_of(optimizer)
@@ -163,12 +163,6 @@ def _session_options(who: Membership) -> _core.SessionOptions:
     options.join_timeout_seconds = who.join_timeout
     options.peer_timeout_seconds = who.peer_timeout
     return options
-
-
-def _at_least_zero(name: str, value: int) -> int:
-    if value < 0:
-        raise error("invalid_argument", f"{name} is {value}; it must not be negative")
-    return value
 
 
 def _parameters(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_members
+from conftest import outcomes_of_members, run_members
 from training import adamw, mlp
 
 from stellatrain import Error
@@ -83,6 +83,14 @@ def test_every_field_has_its_variable() -> None:
         ({"STELLA_PORT": "70000"}, "STELLA_PORT is 70000; it must lie between 0 and 65535"),
         ({"STELLA_PORT": "http"}, "STELLA_PORT is 'http'"),
         ({"STELLA_JOIN_TIMEOUT": "soon"}, "STELLA_JOIN_TIMEOUT is 'soon'; it must be a number"),
+        ({"STELLA_JOIN_TIMEOUT": "-1"}, "STELLA_JOIN_TIMEOUT is '-1'; it must be above 0"),
+        ({"STELLA_JOIN_TIMEOUT": "inf"}, "STELLA_JOIN_TIMEOUT is 'inf'; it must be above 0 and below 1e8"),
+        ({"STELLA_PEER_TIMEOUT": "nan"}, "STELLA_PEER_TIMEOUT is 'nan'; it must be"),
+        ({"STELLA_PEER_TIMEOUT": "0"}, "STELLA_PEER_TIMEOUT is '0'; it must be"),
+        (
+            {"RANK": "5000000000", "WORLD_SIZE": "6000000000"},
+            "WORLD_SIZE is '6000000000'; it must be at most",
+        ),
     ],
 )
 def test_nonsense_is_a_configuration_error_that_names_the_variable(
@@ -100,6 +108,61 @@ def test_a_variable_wins_over_the_scripts_argument() -> None:
     assert tuned("staleness", int, 1, {"STELLA_STALENESS": "0"}) == 0
     with pytest.raises(Error, match="STELLA_STALENESS is 'none'; it must be a whole number"):
         tuned("staleness", int, 1, {"STELLA_STALENESS": "none"})
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("density", "0"),
+        ("density", "nan"),
+        ("density", "1.5"),
+        ("staleness", "-1"),
+        ("staleness", "1000000000000000000000"),
+        ("bucket_mib", "-1"),
+        ("bucket_mib", "inf"),
+        ("bucket_mib", "nan"),
+        ("bucket_mib", "0"),
+        ("threads", "-1"),
+        ("threads", "1000000000000000000000"),
+        ("step_timeout", "-1"),
+        ("step_timeout", "inf"),
+    ],
+)
+def test_a_number_that_makes_no_sense_is_an_error_that_names_the_variable(
+    option: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def member(run: Run) -> None:
+        net = mlp()
+        run.distribute(net, adamw(net))
+
+    variable = f"STELLA_{option.upper()}"
+    monkeypatch.setenv(variable, text)
+    (failure,) = outcomes_of_members(1, member)
+    assert isinstance(failure, Error)
+    assert failure.code == "configuration"
+    assert f"{variable} is '{text}'; it must be " in str(failure)
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("density", "1"),
+        ("staleness", "0"),
+        ("bucket_mib", "0.00390625"),
+        ("bucket_mib", "32"),
+        ("threads", "256"),
+        ("step_timeout", "1e8"),
+    ],
+)
+def test_the_engine_takes_all_that_a_variable_may_be(
+    option: str, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def member(run: Run) -> None:
+        net = mlp()
+        run.distribute(net, adamw(net))
+
+    monkeypatch.setenv(f"STELLA_{option.upper()}", text)
+    run_members(1, member)
 
 
 def test_the_environment_tunes_a_script_that_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -255,7 +255,11 @@ def test_other_optimizers_are_refused_naming_the_supported_ones(kind: type) -> N
         ("wire", "int3", "fp32 and bf16"),
         ("selector", "best", "best"),
         ("rule", "dense", "supported is 'sparse'"),
-        ("bucket_mib", 1000, "bucket_bytes is"),
+        ("bucket_mib", 1000, "bucket_mib is 1000"),
+        ("bucket_mib", -1, "bucket_mib is -1"),
+        ("bucket_mib", float("inf"), "bucket_mib is inf"),
+        ("threads", 10**30, "threads is 1000000000"),
+        ("step_timeout", 0, "step_timeout is 0"),
     ],
 )
 def test_nonsense_options_are_refused_naming_them(option: str, value: object, sentence: str) -> None:
