@@ -23,7 +23,7 @@ constexpr std::string_view kPrefix = "stella-secret-1:";
 constexpr std::string_view kLabel = "stellatrain tls psk 1";
 constexpr std::size_t kRandomCharacters = 43;  // 32 bytes in base64url without padding
 constexpr std::size_t kLeastCharacters = 32;
-constexpr std::size_t kMostCharacters = 4096;
+constexpr std::size_t kMostBytes = 4096;  // of a file
 constexpr std::string_view kBase64Url = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
 // A text that is wiped when it goes. Its buffer is allocated once, so that no copy stays behind.
@@ -51,6 +51,19 @@ void refuse_if_others_can_read(const std::filesystem::path& path, int descriptor
   throw Error(ErrorCode::configuration, "the run secret " + path.string() +
                                             " is open to other users of this machine; type: chmod 600 " +
                                             path.string());
+}
+
+// Fills `text` from the start, up to its end or the file's; returns how much. A pipe gives its bytes in
+// pieces.
+std::size_t read_all(const std::filesystem::path& path, int descriptor, std::string& text) {
+  std::size_t size = 0;
+  while (size < text.size()) {
+    const auto more = ::read(descriptor, text.data() + size, text.size() - size);
+    if (more < 0 && errno != EINTR) cannot_read(path, errno);
+    if (more == 0) break;
+    if (more > 0) size += static_cast<std::size_t>(more);
+  }
+  return size;
 }
 
 std::string_view trimmed(std::string_view text) {
@@ -88,10 +101,14 @@ RunSecret RunSecret::from_file(const std::filesystem::path& path) {
   const File file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (file.descriptor < 0) cannot_read(path, errno);
   refuse_if_others_can_read(path, file.descriptor);
-  WipedText content{std::string(kMostCharacters, '\0')};
-  const auto size = ::read(file.descriptor, content.text.data(), content.text.size());
-  if (size < 0) cannot_read(path, errno);
-  return from_text(std::string_view(content.text).substr(0, static_cast<std::size_t>(size)));
+  WipedText content{std::string(kMostBytes + 1, '\0')};
+  const std::size_t size = read_all(path, file.descriptor, content.text);
+  if (size > kMostBytes) {
+    throw Error(ErrorCode::configuration,
+                "the run secret " + path.string() + " holds more than " + std::to_string(kMostBytes) +
+                    " bytes; it must be one line: make one with: stella secret new");
+  }
+  return from_text(std::string_view(content.text).substr(0, size));
 }
 
 RunSecret RunSecret::from_text(std::string_view text) {

@@ -16,7 +16,8 @@ class RunSecret {
   using Key = std::array<unsigned char, kKeySize>;
 
   // Reads the secret from a file (surrounding white space does not count). Throws Error(configuration) when
-  // the file is missing, when its group or others can read it, or when its text is too weak.
+  // the file is missing, when its group or others can read it, when it holds more than 4096 bytes, or when
+  // its text is too weak.
   static RunSecret from_file(const std::filesystem::path& path);
   // "stella-secret-1:..." from new_text(), or any text of at least 32 characters; else Error(configuration).
   static RunSecret from_text(std::string_view text);

@@ -4,8 +4,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "net/test_thread.hpp"
 
@@ -64,6 +66,35 @@ TEST_F(SecretFile, IsRefusedWhenOthersCanReadItWithTheCommandThatHelps) {
     EXPECT_EQ(error.code(), ErrorCode::configuration);
     EXPECT_NAMES(error, "chmod 600 " + path_.string());
   }
+}
+
+TEST_F(SecretFile, OfMoreThan4096BytesIsRefusedRatherThanCut) {
+  const std::string most(4096, 'a');
+  write(most, 0600);
+  EXPECT_EQ(RunSecret::from_file(path_).psk(), RunSecret::from_text(most).psk());
+  for (const std::string& text : {most + "b", most + "\n", std::string(100'000, 'a')}) {
+    write(text, 0600);
+    const Error error = error_of([&] { RunSecret::from_file(path_); });
+    EXPECT_EQ(error.code(), ErrorCode::configuration);
+    EXPECT_NAMES(error, path_.string());
+    EXPECT_NAMES(error, "more than 4096 bytes");
+    EXPECT_FALSE(contains(error.what(), "aaaa"));
+  }
+}
+
+TEST_F(SecretFile, MayBeAPipeThatGivesItInPieces) {
+  ASSERT_EQ(::mkfifo(path_.c_str(), 0600), 0);
+  const std::string text = RunSecret::new_text();
+  std::thread writer([&] {
+    std::ofstream pipe(path_);
+    for (const char character : text) {
+      pipe << character << std::flush;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  });
+  const auto psk = RunSecret::from_file(path_).psk();
+  writer.join();
+  EXPECT_EQ(psk, RunSecret::from_text(text).psk());
 }
 
 TEST_F(SecretFile, ThatIsMissingIsNamed) {
