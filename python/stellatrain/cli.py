@@ -9,7 +9,6 @@ import sys
 
 from stellatrain.lab.command import add_parser as add_lab
 from stellatrain.lab.errors import LabError
-from stellatrain.secret import new_secret
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -49,8 +48,10 @@ def _add_secret(subcommands: argparse._SubParsersAction) -> None:
 
 
 def _secret_new(_: argparse.Namespace) -> int:
+    from stellatrain import _core
+
     _keep_private(sys.stdout.fileno())
-    print(new_secret())
+    print(_core.new_secret())
     return 0
 
 

@@ -17,7 +17,6 @@ from stellatrain.lab.rate import parse_rate
 from stellatrain.lab.run import Output, Run
 from stellatrain.lab.sandbox import SECRET_FILE, Sandbox
 from stellatrain.lab.topology import Member, Topology, cluster_sizes
-from stellatrain.secret import new_secret
 
 _MASTER_PORT, _STELLA_PORT = 29500, 29400  # every member has its ports to itself
 _FORWARDING, _DISABLED = 3, 0  # states of a bridge port
@@ -54,7 +53,9 @@ class Lab:
         self.members: dict[str, Member] = {m.name: m for m in self._topology.members()}
 
     def __enter__(self) -> Lab:
-        self._sandbox = Sandbox(new_secret(), self._user_namespace)
+        from stellatrain import _core  # only who starts a lab needs the core
+
+        self._sandbox = Sandbox(_core.new_secret(), self._user_namespace)
         try:
             self._sandbox.run_script(self._topology.set_up())
         except BaseException:
