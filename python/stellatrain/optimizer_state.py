@@ -14,7 +14,7 @@ from stellatrain.errors import error
 
 # Arrays of the engine that are not part of torch's optimizer state.
 _NOT_MOMENTS = ("weights", "residual", "steps")
-BLOCK = 16  # elements that share a step count; kBlock of src/kernels/block.hpp
+BLOCK = _core.BLOCK  # elements that share a step count
 STEPS = "block_steps"  # our key: the step count of every block of a parameter
 
 

@@ -157,6 +157,7 @@ void bind_stats(nb::module_& module) {
 }  // namespace
 
 void bind_engine(nb::module_& module) {
+  module.attr("BLOCK") = kBlock;
   bind_settings(module);
   bind_options(module);
   bind_stats(module);

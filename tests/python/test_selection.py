@@ -9,7 +9,8 @@ import pytest
 import torch
 from conftest import run_members
 
-BLOCK = 16
+from stellatrain.optimizer_state import BLOCK
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples/gpt"))
 
 
