@@ -21,10 +21,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
 # What lives where. Imported on first use, so that `stella lab --help` needs neither torch nor the core.
 _HOMES = {
+    "__version__": "stellatrain._core",
     "Error": "stellatrain._core",
     "Run": "stellatrain.run",
     "DistributedOptimizer": "stellatrain.optimizer",
@@ -45,10 +44,11 @@ _HOMES = {
     "core_info": "stellatrain.info",
 }
 
-__all__ = ["__version__", *_HOMES]
+__all__ = [*_HOMES]
 
 if TYPE_CHECKING:
     from stellatrain._core import Error as Error
+    from stellatrain._core import __version__ as __version__
     from stellatrain.info import core_info as core_info
     from stellatrain.loader import DataLoader as DataLoader
     from stellatrain.optimizer import DistributedOptimizer as DistributedOptimizer

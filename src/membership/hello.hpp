@@ -22,7 +22,7 @@ struct Hello {
   std::string cluster;
   std::string hostname;  // of its machine
   std::string host;      // where others reach it; empty: where the connection comes from
-  std::string software;  // "stellatrain 0.1.0", for people
+  std::string software;  // "stellatrain <version>", for people
   friend bool operator==(const Hello&, const Hello&) = default;
 };
 

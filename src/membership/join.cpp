@@ -3,6 +3,7 @@
 #include <asio/redirect_error.hpp>
 #include <asio/use_awaitable.hpp>
 
+#include "base/version.hpp"
 #include "membership/farewell.hpp"
 #include "membership/mesh.hpp"
 #include "net/connect.hpp"
@@ -18,7 +19,6 @@ constexpr auto kAttemptTimeout = 10s;  // to resolve, connect and shake hands on
 constexpr auto kFirstPause = 50ms;     // between attempts; doubles
 constexpr auto kLongestPause = 1s;
 constexpr int kRefusalsToBelieve = 3;
-constexpr std::string_view kSoftware = "stellatrain 0.1.0";
 constexpr std::size_t kMaxMembers = 65'536;  // in a table of addresses
 
 Bytes encode_addresses(const std::vector<Address>& addresses) {
@@ -258,7 +258,7 @@ Hello Mesh::own_hello() const {
           .cluster = own.cluster,
           .hostname = own.hostname,
           .host = options_.host,
-          .software = std::string(kSoftware)};
+          .software = "stellatrain " + std::string(version())};
 }
 
 // `answer`: the member connected to us and waits for our hello, which must be our first frame.

@@ -7,6 +7,7 @@
 #include <exception>
 #include <string>
 
+#include "base/version.hpp"
 #include "kernels/cpu.hpp"
 #include "net/secret.hpp"
 #include "python/bindings.hpp"
@@ -33,6 +34,7 @@ void translate(const std::exception_ptr& thrown, void* type) {
 }  // namespace stella
 
 NB_MODULE(_core, module) {
+  module.attr("__version__") = nb::str(stella::version().data(), stella::version().size());
   module.doc() = "The StellaTrain engine (C++).";
   PyObject* error = PyErr_NewExceptionWithDoc(
       "stellatrain.Error",

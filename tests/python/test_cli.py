@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+import stellatrain
 from stellatrain.cli import main
 
 
@@ -55,6 +58,12 @@ def test_info_names_versions(capsys: pytest.CaptureFixture) -> None:
     assert main(["info"]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("stellatrain", "python", "torch"))
+
+
+def test_there_is_one_version() -> None:
+    root = Path(__file__).parents[2]
+    cmake = re.search(r"project\(stellatrain VERSION (\S+)", (root / "CMakeLists.txt").read_text())
+    assert stellatrain.__version__ == metadata.version("stellatrain") == cmake[1]
 
 
 def test_errors_are_sentences_and_status_1(capsys: pytest.CaptureFixture) -> None:
