@@ -5,7 +5,7 @@ A directory holds, for the iteration that latest.json names:
     latest.json                         iteration, world size, digest, param_groups, the caller's extra
     model-<iteration>.safetensors       parameters and buffers (averaged over members) by their torch names
     consensus-<iteration>.safetensors   consensus weights, moments, step counts: the same on all members
-    member-<rank>-<iteration>.safetensors   residual, selectors, own buffers, torch's random generator
+    member-<rank>-<iteration>.safetensors   residual, selectors, own buffers, random generators, epochs
 
 The lowest rank on each machine writes the first three, every member its own. Each file is written under
 another name, synced and renamed; latest.json is replaced last, after all members have written. So whatever is
@@ -59,8 +59,8 @@ def save(run: Run, directory: Path, extra: dict[str, Any] | None = None) -> None
     def write_tensors() -> None:
         directory.mkdir(parents=True, exist_ok=True)
         own_buffers = {f"buffer.{name}": value for name, value in _host(run.model.named_buffers()).items()}
-        random = {"torch_rng_state": torch.get_rng_state()}
-        own_bytes = to_bytes({**own, **own_buffers, **random})
+        epochs = {"loader_epochs": torch.tensor(run.loader_epochs(), dtype=torch.int64)}
+        own_bytes = to_bytes({**own, **own_buffers, **_random_states(run), **epochs})
         _write(directory / f"member-{run.rank}-{iteration}.safetensors", own_bytes, run.rank)
         if writes_for_machine:
             model = to_bytes(_host(run.model.named_parameters()) | mean_buffers)
@@ -113,7 +113,8 @@ def load(run: Run, directory: Path) -> dict[str, Any]:
                 "mismatch",
                 f"{directory} is damaged: its weights have the digest {digest}, saved was {latest['digest']}",
             )
-        torch.set_rng_state(torchs["torch_rng_state"])
+        _set_random_states(run, torchs)
+        run.set_loader_epochs(torchs["loader_epochs"].tolist())
 
     _together(run, "load", read)
     _together(run, "load", fill)
@@ -274,6 +275,24 @@ def _fill_model(run: Run, tensors: dict[str, torch.Tensor]) -> None:
             parameter.copy_(tensors[name])
         for name, buffer in run.model.named_buffers():
             buffer.copy_(tensors[f"buffer.{name}"])
+
+
+def _random_states(run: Run) -> dict[str, torch.Tensor]:
+    cuda = {f"cuda_rng_state.{i}": torch.cuda.get_rng_state(device) for i, device in _cuda_devices(run.model)}
+    return {"torch_rng_state": torch.get_rng_state(), **cuda}
+
+
+def _set_random_states(run: Run, tensors: dict[str, torch.Tensor]) -> None:
+    torch.set_rng_state(tensors["torch_rng_state"])
+    for i, device in _cuda_devices(run.model):
+        if (state := tensors.get(f"cuda_rng_state.{i}")) is not None:  # not in that of a run without CUDA
+            torch.cuda.set_rng_state(state, device)
+
+
+def _cuda_devices(model: torch.nn.Module) -> list[tuple[int, torch.device]]:
+    """The model's, counted: a resumed member may have others than before. Empty without CUDA."""
+    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
+    return list(enumerate(sorted(devices, key=lambda device: device.index)))
 
 
 def _size(name: str, numel: int) -> int:

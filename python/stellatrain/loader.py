@@ -111,6 +111,13 @@ class DataLoader(torch.utils.data.DataLoader):
         self._shares = shares
         self._uneven = self._agree(len(dataset), seed, shuffle)
         super().__init__(dataset, batch_sampler=shares, **options)
+        if training:
+            self._run.add_loader(self)
+
+    @property
+    def epoch(self) -> int:
+        """The number of the pass under way, else of the next one; load() brings it back."""
+        return self._shares.epoch
 
     def set_epoch(self, epoch: int) -> None:
         """The number of the next pass; it decides the order of a shuffled epoch."""

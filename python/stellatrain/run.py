@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ class Run:
         self.who = who if who is not None else membership()
         self.model: torch.nn.Module | None = None
         self.optimizer: DistributedOptimizer | None = None
+        self._loaders: list[weakref.ref[Any]] = []
+        self._epochs_to_come: list[int] = []
         self._session: _core.Session | None = _core.Session(_session_options(self.who))
         try:
             rendezvous.join(self._session, self.who)
@@ -121,6 +124,27 @@ class Run:
     def load(self, directory: str | Path) -> dict[str, Any]:
         """Continues from the last checkpoint in `directory`; returns its `extra`. Collective."""
         return checkpoint.load(self, Path(directory))
+
+    def add_loader(self, loader: Any) -> None:
+        """`loader` deals out training data: from now on checkpoints hold its `epoch`."""
+        self._loaders.append(weakref.ref(loader))
+        if self._epochs_to_come:
+            loader.set_epoch(self._epochs_to_come.pop(0))
+
+    def loader_epochs(self) -> list[int]:
+        """The epochs of the loaders that exist, in the order in which they were made."""
+        return [loader.epoch for loader in self._living_loaders()]
+
+    def set_loader_epochs(self, epochs: list[int]) -> None:
+        """The same in a run that resumes; loaders that are not made yet get theirs when they are."""
+        loaders = self._living_loaders()
+        for loader, epoch in zip(loaders, epochs, strict=False):
+            loader.set_epoch(epoch)
+        self._epochs_to_come = epochs[len(loaders) :]
+
+    def _living_loaders(self) -> list[Any]:
+        self._loaders = [known for known in self._loaders if known() is not None]
+        return [loader for known in self._loaders if (loader := known()) is not None]
 
     def finish(self) -> None:
         """Applies the last updates; all members end with equal weights and buffers. Collective, once."""

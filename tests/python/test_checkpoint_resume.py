@@ -10,8 +10,11 @@ import pytest
 import torch
 from checkpointing import BEFORE, OPTIMIZERS, end_of, normed, resumed, started, unbroken
 from conftest import run_members, run_processes
-from training import adamw, mlp, plain_loop
+from torch.utils.data import TensorDataset
+from training import adamw, mlp, plain_loop, vectors
 
+import stellatrain.checkpoint
+from stellatrain import DataLoader
 from stellatrain.run import Run
 
 
@@ -127,6 +130,75 @@ def test_dropout_goes_on_with_the_same_random_numbers(tmp_path: Path, world_size
     expected = run_processes(world_size, in_process, "unbroken", None, options)
     assert run_processes(world_size, in_process, "unbroken", tmp_path, options) == expected
     assert run_processes(world_size, in_process, "resumed", tmp_path, options) == expected
+
+
+@pytest.mark.parametrize("sizes", [(4, 4), (4, 2)], ids=["even", "uneven"])
+@pytest.mark.parametrize("load_first", [False, True], ids=["loader first", "load first"])
+def test_loaders_go_on_with_the_epoch_that_comes(
+    tmp_path: Path, load_first: bool, sizes: tuple[int, int]
+) -> None:
+    """Each epoch has an order of its own; a loader may be made before load() or after it."""
+    x, y = vectors(1, 21)[0]
+    data = TensorDataset(x, y)
+
+    def loaders(run: Run) -> list[DataLoader]:
+        return [DataLoader(data, sizes[run.rank], shuffle=True, seed=seed, run=run) for seed in (1, 2)]
+
+    def epochs(net: torch.nn.Module, optimizer, loader: DataLoader, passes: int) -> list:
+        seen = []
+        for _ in range(passes):
+            for batch in loader:
+                seen.append(batch[0].tolist())
+                plain_loop(net, optimizer, [batch])
+        return seen
+
+    def unbroken(run: Run):
+        optimizer, _ = started(run, net := nets[run.rank])
+        DataLoader(data, 2, run=run)  # gone at save(), so that it does not count
+        DataLoader(data, 2, run=run, training=False)
+        first, second = loaders(run)
+        epochs(net, optimizer, first, 2)
+        epochs(net, optimizer, second, 1)
+        run.save(tmp_path)
+        seen = epochs(net, optimizer, second, 1) + epochs(net, optimizer, first, 1)
+        return seen, end_of(run, net, optimizer)
+
+    def resumed(run: Run):
+        optimizer, _ = started(run, net := nets[run.rank])
+        made = None if load_first else loaders(run)
+        run.load(tmp_path)
+        first, second = made or loaders(run)
+        assert (first.epoch, second.epoch) == (2, 1)
+        seen = epochs(net, optimizer, second, 1) + epochs(net, optimizer, first, 1)
+        return seen, end_of(run, net, optimizer)
+
+    nets = [mlp(), mlp()]
+    expected = run_members(2, unbroken)
+    nets = [mlp(), mlp()]
+    assert run_members(2, resumed) == expected
+
+
+def test_the_generator_of_each_cuda_device_of_the_model_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without CUDA here: torch's two functions are replaced, and so is what finds the devices."""
+    states = {2: torch.tensor([1, 2], dtype=torch.uint8), 5: torch.tensor([3, 4], dtype=torch.uint8)}
+    devices = [2, 5]
+
+    def set_state(state: torch.Tensor, device: torch.device) -> None:
+        states[device.index] = state
+
+    def found(_: torch.nn.Module) -> list[tuple[int, torch.device]]:
+        return [(i, torch.device("cuda", index)) for i, index in enumerate(devices)]
+
+    monkeypatch.setattr(stellatrain.checkpoint, "_cuda_devices", found)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device.index])
+    monkeypatch.setattr(torch.cuda, "set_rng_state", set_state)
+    run_members(1, lambda run: unbroken(run, normed(), tmp_path))
+    states.clear()
+    devices[:] = [0, 1]  # the same model on the other two
+    run_members(1, lambda run: resumed(run, normed(), tmp_path))
+    assert {index: state.tolist() for index, state in states.items()} == {0: [1, 2], 1: [3, 4]}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
