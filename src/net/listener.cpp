@@ -6,6 +6,7 @@
 #include <asio/use_awaitable.hpp>
 
 #include "net/address.hpp"
+#include "net/children.hpp"
 #include "net/stream.hpp"
 #include "stella/error.hpp"
 
@@ -59,6 +60,7 @@ std::uint16_t Listener::open() {
                                               " cannot be opened: " + error.message() +
                                               "; set STELLA_PORT to another one, or to 0 for any free one");
   }
+  keep_from_children(acceptor_.native_handle());
   return acceptor_.local_endpoint().port();
 }
 

@@ -6,6 +6,7 @@
 #include <asio/ssl/error.hpp>
 #include <cstring>
 
+#include "net/children.hpp"
 #include "stella/error.hpp"
 
 namespace stella {
@@ -82,6 +83,11 @@ TlsContext::TlsContext(TlsRole role, RunSecret secret)
   } else {
     SSL_CTX_set_psk_find_session_callback(context, find_secret);
   }
+}
+
+TlsStream TlsContext::wrap(asio::ip::tcp::socket socket) {
+  keep_from_children(socket.native_handle());
+  return TlsStream(std::move(socket), context_);
 }
 
 asio::ssl::stream_base::handshake_type TlsContext::handshake_type() const {

@@ -23,7 +23,8 @@ class TlsContext {
   TlsContext(const TlsContext&) = delete;
   TlsContext& operator=(const TlsContext&) = delete;
 
-  TlsStream wrap(asio::ip::tcp::socket socket) { return TlsStream(std::move(socket), context_); }
+  // Every connection begins here: its socket is kept from children.
+  TlsStream wrap(asio::ip::tcp::socket socket);
   asio::ssl::stream_base::handshake_type handshake_type() const;
 
  private:

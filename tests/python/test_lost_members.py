@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -23,8 +24,11 @@ WORLD_SIZE = 4
 NAMED_WITHIN = 15  # seconds, with the default peer timeout
 
 
-def train_for_ever(who: Membership, report: Connection, pause: float) -> None:
-    """Reports "training", then how it ended: (exception's type, sentence, time)."""
+def train_for_ever(who: Membership, report: Connection, pause: float, forks: bool = False) -> None:
+    """Reports "training", then how it ended: (exception's type, sentence, time).
+
+    forks: before "training" it reports a child that it forked.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     try:
@@ -39,26 +43,54 @@ def train_for_ever(who: Membership, report: Connection, pause: float) -> None:
                     optimizer.step()
                     step += 1
                     if step == 5:
+                        if forks:
+                            report.send(child_that_sleeps())
                         report.send("training")
                     time.sleep(pause)
     except BaseException as failure:
         report.send((type(failure).__name__, str(failure), time.monotonic()))
 
 
+def child_that_sleeps() -> int:
+    """As a DataLoader's worker: forked in the middle of training, and outlives its parent."""
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    return child
+
+
+def wait_for_port(port: int, seconds: float) -> None:
+    """Until somebody could listen there."""
+    deadline = time.monotonic() + seconds
+    while True:
+        with socket.socket() as again:
+            again.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                again.bind(("127.0.0.1", port))
+                return again.listen()
+            except OSError:
+                assert time.monotonic() < deadline, f"port {port} is still taken"
+        time.sleep(0.05)
+
+
 class Members:
     """Processes that train until one of them is hurt."""
 
-    def __init__(self, world_size: int, **overrides: Any):
-        port = free_port()
+    def __init__(self, world_size: int, forking: int | None = None, **overrides: Any):
+        self.port = port = free_port()
+        self.child = None
         self.processes, self.reports = [], []
         for rank in range(world_size):
             who = membership_of(rank, world_size, port, name=f"office-{rank}", **overrides)
             here, there = forkserver().Pipe()
-            process = forkserver().Process(target=train_for_ever, args=(who, there, 0.005))
+            process = forkserver().Process(target=train_for_ever, args=(who, there, 0.005, rank == forking))
             process.start()
             there.close()
             self.processes.append(process)
             self.reports.append(here)
+        if forking is not None:
+            self.child = self.next_report(forking, 40)
         for rank in range(world_size):
             assert self.next_report(rank, 40) == "training"
 
@@ -73,6 +105,8 @@ class Members:
         for process in self.processes:
             process.kill()
             process.join()
+        if self.child is not None:
+            os.kill(self.child, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -101,6 +135,22 @@ def test_the_coordinator_is_a_member_like_every_other_once_all_have_joined(four:
     for rank in range(1, WORLD_SIZE):
         _, sentence, _ = four.next_report(rank, NAMED_WITHIN)
         assert "member 0 (office-0" in sentence
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_killed_member_is_noticed_at_once_though_a_child_that_it_forked_lives_on(lost: int) -> None:
+    """Silence would tell only after the peer timeout: here a minute."""
+    members = Members(2, forking=lost, peer_timeout=60.0)
+    try:
+        members.signal(lost, signal.SIGKILL)
+        kind, sentence, _ = members.next_report(1 - lost, 5)
+        assert kind == "Error"
+        assert f"member {lost} (office-{lost}" in sentence
+        os.kill(members.child, 0)  # it lives
+        if lost == 0:
+            wait_for_port(members.port, 5)  # and does not keep it; its parent is still giving its sockets up
+    finally:
+        members.end()
 
 
 def test_control_c_is_told_to_the_others() -> None:
