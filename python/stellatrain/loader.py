@@ -67,7 +67,8 @@ class DataLoader(torch.utils.data.DataLoader):
     shuffle uses `seed` + epoch, equal on all members; every pass is a new epoch (set_epoch() sets its
     number).
     Where members have unequal numbers of batches, one that ends earlier contributes nothing until all have
-    ended, inside the last step of its loop; pass training=False for evaluation, where nobody steps.
+    ended, inside the end of its loop; every member must have stepped at least once in it (docs/torch.md).
+    Pass training=False for evaluation, where nobody steps.
 
     Not supported: iterable datasets, samplers of your own (Error("invalid_argument")). Collective.
     """

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import outcomes_of_members, run_members
@@ -121,6 +125,91 @@ def test_members_with_unequal_numbers_of_batches_train_epoch_after_epoch(
     for ends, weights in results:
         assert ends == results[0][0]
         assert torch.equal(weights, results[0][1])
+
+
+def accumulate_an_epoch(net, optimizer, loader, k: int, at_the_end: bool) -> None:
+    for i, batch in enumerate(loader):
+        loss_of(net, batch).backward()
+        if (i + 1) % k == 0 or (at_the_end and i + 1 == len(loader)):
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def test_accumulation_that_steps_at_the_last_batch_keeps_uneven_members_together() -> None:
+    """docs/torch.md: here one member has fewer batches than it accumulates over."""
+    nets = [mlp(), mlp()]
+
+    def member(run: Run):
+        net = nets[run.rank]
+        _, optimizer = run.distribute(net, adamw(net), **SPARSE)
+        loader = DataLoader(dataset(16), [1, 4][run.rank], run=run)
+        assert len(loader) == [8, 2][run.rank]
+        ends = []
+        for _ in range(3):
+            accumulate_an_epoch(net, optimizer, loader, 4, at_the_end=True)
+            ends.append((optimizer.iteration, optimizer.digest()))
+        run.finish()
+        return ends, flat(net).tolist()
+
+    first, second = run_members(2, member)
+    assert first == second
+
+
+def test_a_member_that_never_steps_in_an_uneven_epoch_lets_the_others_wait() -> None:
+    """docs/torch.md: its own loop ends at once, at iteration 0; finish() lets the others go."""
+    nets = [mlp(), mlp()]
+    seen = threading.Event()
+
+    def member(run: Run):
+        net = nets[run.rank]
+        _, optimizer = run.distribute(net, adamw(net), **SPARSE)
+        loader = DataLoader(dataset(16), [1, 4][run.rank], run=run)
+        accumulate_an_epoch(net, optimizer, loader, 4, at_the_end=False)
+        iteration, before_the_other = optimizer.iteration, not seen.is_set()
+        seen.set()
+        if run.rank == 1:
+            time.sleep(0.5)  # the other one must not come out of its loop meanwhile
+        run.finish()
+        return iteration, before_the_other
+
+    (waiting, waiting_first), (looking, looking_first) = run_members(2, member)
+    assert (looking, looking_first) == (0, True)
+    assert (waiting, waiting_first) == (3, False)
+
+
+def test_a_member_that_saves_without_a_step_in_an_uneven_epoch_ends_the_run(tmp_path: Path) -> None:
+    """docs/torch.md."""
+    nets = [mlp(), mlp()]
+
+    def member(run: Run):
+        net = nets[run.rank]
+        _, optimizer = run.distribute(net, adamw(net), **SPARSE, step_timeout=1.0)
+        loader = DataLoader(dataset(16), [1, 4][run.rank], run=run)
+        accumulate_an_epoch(net, optimizer, loader, 4, at_the_end=False)
+        run.save(tmp_path)
+
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert "member 1" in str(failure)
+        assert "contributed nothing to iteration" in str(failure)
+
+
+def test_a_loop_that_is_broken_off_neither_waits_nor_counts_as_an_epoch() -> None:
+    nets = [mlp(), mlp()]
+
+    def member(run: Run):
+        net = nets[run.rank]
+        _, optimizer = run.distribute(net, adamw(net), **SPARSE)
+        loader = DataLoader(dataset(16), [1, 4][run.rank], run=run)
+        for batch in loader:
+            loss_of(net, batch).backward()
+            optimizer.step()
+            break
+        iteration = optimizer.iteration
+        run.finish()
+        return iteration, loader.epoch
+
+    assert run_members(2, member) == [(1, 0)] * 2
 
 
 def test_an_epoch_over_members_is_an_epoch_of_plain_torch_on_the_union_batches() -> None:
