@@ -49,7 +49,13 @@ def save(run: Run, directory: Path, extra: dict[str, Any] | None = None) -> None
     iteration = optimizer.iteration
     _agree(run, "save", iteration=iteration)  # before digest(), which waits for steps that all must have made
     digest = f"{optimizer.digest():016x}"
-    latest = _described(run, iteration, digest, extra)
+    latest = b""
+
+    def describe() -> None:
+        nonlocal latest
+        latest = _described(run, iteration, digest, extra)
+
+    _together(run, "save", describe)
     _agree(run, "save", digest=digest)
     machines = [machine.decode() for machine in run.session.all_gather("machine", _machine().encode())]
     writes_for_machine = machines.index(machines[run.rank]) == run.rank
