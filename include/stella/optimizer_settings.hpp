@@ -8,7 +8,8 @@ namespace stella {
 enum class OptimizerKind : std::uint8_t { sgd = 0, adam = 1, adamw = 2 };
 
 // The hyperparameters of one param_group. Fields that the kind does not use stay at their defaults. They may
-// change at every step (LR schedulers do that) and must be equal on all members of an iteration.
+// change at every step (LR schedulers do that) and must be equal on all members of an iteration, up to the
+// rounding of a schedule that machines compute with different libraries.
 struct GroupSettings {
   OptimizerKind kind = OptimizerKind::sgd;
   double lr = 1e-3;

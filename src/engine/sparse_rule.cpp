@@ -166,7 +166,7 @@ Update SparseRule::merge(BucketId id, std::span<const PayloadPtr> payloads) {
     naming(rank, header, [&] { validate(header.settings); });
     if (contributions.empty()) {
       first = rank;
-      update.settings = header.settings;
+      update.settings = header.settings;  // everywhere, whatever the rounding of the others'
     } else if (const auto difference = first_difference(update.settings, header.settings)) {
       throw Error(ErrorCode::mismatch, "at " + where(header.iteration, id) + " param group " +
                                            std::to_string(bucket.layout.group) + " differs between " +

@@ -1,5 +1,6 @@
 #include "optim/settings.hpp"
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <cmath>
@@ -9,18 +10,22 @@
 namespace stella {
 namespace {
 
+// A schedule that ends at 0 loses digits on its way there: what is left of 1 + cos(x) is the rounding of cos.
+constexpr double kNoiseNearZero = 1e-15;
+
 // The fields, in the order of the wire format.
 struct Number {
   const char* name;
   double GroupSettings::*field;
+  double noise;  // an absolute difference that is none
 };
-constexpr std::array<Number, 7> kNumbers = {{{"lr", &GroupSettings::lr},
-                                             {"weight_decay", &GroupSettings::weight_decay},
-                                             {"momentum", &GroupSettings::momentum},
-                                             {"dampening", &GroupSettings::dampening},
-                                             {"beta1", &GroupSettings::beta1},
-                                             {"beta2", &GroupSettings::beta2},
-                                             {"eps", &GroupSettings::eps}}};
+constexpr std::array<Number, 7> kNumbers = {{{"lr", &GroupSettings::lr, kNoiseNearZero},
+                                             {"weight_decay", &GroupSettings::weight_decay, kNoiseNearZero},
+                                             {"momentum", &GroupSettings::momentum, 0},
+                                             {"dampening", &GroupSettings::dampening, 0},
+                                             {"beta1", &GroupSettings::beta1, 0},
+                                             {"beta2", &GroupSettings::beta2, 0},
+                                             {"eps", &GroupSettings::eps, 0}}};
 
 struct Flag {
   const char* name;
@@ -41,6 +46,12 @@ std::string text(bool flag) { return flag ? "true" : "false"; }
 
 std::string difference(std::string_view name, std::string_view here, std::string_view there) {
   return std::string(name) + " is " + std::string(here) + " here, " + std::string(there) + " there";
+}
+
+bool same_up_to_rounding(double here, double there, double noise) {
+  const double apart = std::abs(here - there);
+  const double largest = std::max(std::abs(here), std::abs(there));
+  return here == there || (std::isfinite(apart) && apart <= std::max(noise, kSettingsRounding * largest));
 }
 
 void require(bool holds, const std::string& name, double value, const std::string& what) {
@@ -91,8 +102,10 @@ GroupSettings read_settings(ByteReader& reader) {
 std::optional<std::string> first_difference(const GroupSettings& here, const GroupSettings& there) {
   if (here.kind != there.kind)
     return difference("the optimizer", to_string(here.kind), to_string(there.kind));
-  for (const auto& [name, field] : kNumbers) {
-    if (here.*field != there.*field) return difference(name, text(here.*field), text(there.*field));
+  for (const auto& [name, field, noise] : kNumbers) {
+    if (!same_up_to_rounding(here.*field, there.*field, noise)) {
+      return difference(name, text(here.*field), text(there.*field));
+    }
   }
   for (const auto& [name, field] : kFlags) {
     if (here.*field != there.*field) return difference(name, text(here.*field), text(there.*field));
@@ -101,7 +114,7 @@ std::optional<std::string> first_difference(const GroupSettings& here, const Gro
 }
 
 void validate(const GroupSettings& settings) {
-  for (const auto& [name, field] : kNumbers) {
+  for (const auto& [name, field, noise] : kNumbers) {
     require(std::isfinite(settings.*field), name, settings.*field, "finite");
     if (field != &GroupSettings::dampening)
       require(settings.*field >= 0, name, settings.*field, "at least 0");

@@ -19,6 +19,11 @@ std::string_view to_string(OptimizerKind kind);
 void write_settings(const GroupSettings& settings, ByteWriter& writer);
 GroupSettings read_settings(ByteReader& reader);
 
+// Machines compute a schedule with different libraries, whose last digits differ. So numbers are equal up to
+// this share of the larger one, and lr and weight_decay, which schedules take to 0, up to 1e-15 too. Whoever
+// applies settings that are equal in this sense must still apply one member's everywhere.
+inline constexpr double kSettingsRounding = 1e-12;
+
 // The first field in which the two differ, as a sentence: "lr is 0.001 here, 0.002 there". A NaN differs from
 // everything.
 std::optional<std::string> first_difference(const GroupSettings& here, const GroupSettings& there);

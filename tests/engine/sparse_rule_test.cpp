@@ -250,6 +250,38 @@ TEST(SparseRule, AnotherLearningRateIsNamedWithBothMembers) {
   EXPECT_NAMES(error, "member 0 (here) and member 1 (there): lr is 1 here, 2 there");
 }
 
+// The weights of all members after an iteration in which member 1's learning rate was this.
+std::vector<std::vector<float>> weights_after_learning_rate(double lr_of_member_1) {
+  World world(3, {640}, 0.3, options_of(1));
+  for (auto& member : world.members) member->model.gradients[0].assign(640, 1.0f);
+  world[1].groups[0].lr = lr_of_member_1;
+  world.step(1);
+  std::vector<std::vector<float>> weights;
+  for (auto& member : world.members) weights.push_back(member->model.weights[0]);
+  return weights;
+}
+
+TEST(SparseRule, ALearningRateThatDiffersByRoundingIsTheFirstContributorsForAll) {
+  const auto equal = weights_after_learning_rate(0.3);
+  const auto rounded = weights_after_learning_rate(0.3 * (1 + 0.9e-12));
+  EXPECT_EQ(rounded, equal);
+  EXPECT_EQ(rounded[2], rounded[0]);
+  const Error error = error_of([] { weights_after_learning_rate(0.3 * (1 + 1.2e-12)); });
+  EXPECT_EQ(error.code(), ErrorCode::mismatch);
+  EXPECT_NAMES(error, "member 0 (here) and member 1 (there): lr is 0.3 here, 0.3000000000003");
+}
+
+// The first contributor, not member 0: it may have nothing to contribute.
+TEST(SparseRule, OfRoundedLearningRatesThatOfTheFirstWhoContributesIsApplied) {
+  World world(3, {64}, 0.3, options_of(1));
+  world[0].samples = 0;
+  world[1].groups[0].lr = 0.3 * (1 + 0.9e-12);
+  const auto all = world.contributions(1);
+  for (auto& member : world.members) {
+    EXPECT_EQ(member->rule->merge(0, all[0]).settings.lr, world[1].groups[0].lr);
+  }
+}
+
 TEST(SparseRule, SettingsThatMakeNoSenseAreRefusedAndTheirMemberNamed) {
   const Error error = error_after([](PayloadHeader& header, Bytes&) { header.settings.lr = std::nan(""); });
   EXPECT_NAMES(error, "member 1 at iteration 1, bucket 0");

@@ -98,9 +98,39 @@ TEST(Settings, EveryFieldIsComparedAndWritten) {
   }
 }
 
-TEST(Settings, NanDiffersFromEverything) {
+TEST(Settings, TheRoundingOfAScheduleIsNoDifferenceButTheDigitBeforeItIs) {
+  for (double GroupSettings::*field :
+       {&GroupSettings::lr, &GroupSettings::momentum, &GroupSettings::beta2, &GroupSettings::eps}) {
+    GroupSettings here, near, far;
+    here.*field = 0.3;
+    near.*field = 0.3 * (1 + 0.9e-12);
+    far.*field = 0.3 * (1 + 1.2e-12);
+    EXPECT_FALSE(first_difference(here, near)) << *first_difference(here, near);
+    EXPECT_FALSE(first_difference(near, here)) << *first_difference(near, here);
+    EXPECT_TRUE(first_difference(here, far));
+    EXPECT_TRUE(first_difference(far, here));
+  }
+}
+
+// 1 + cos(x) near the end of a schedule is a small difference of numbers near 1.
+TEST(Settings, ACosineThatEndsAtZeroMayDifferByTheRoundingOfItsCosine) {
+  const double pi = std::acos(-1.0);
+  for (const double left : {1e-2, 1e-4, 1e-6}) {
+    const double cosine = std::cos(pi * (1 - left));
+    const double other_library = std::nextafter(cosine, 0);
+    const GroupSettings here{.lr = 0.1 * (1 + cosine) / 2}, there{.lr = 0.1 * (1 + other_library) / 2};
+    EXPECT_FALSE(first_difference(here, there)) << *first_difference(here, there);
+  }
+  EXPECT_FALSE(first_difference(GroupSettings{.lr = 0}, GroupSettings{.lr = 0.9e-15}));
+  EXPECT_TRUE(first_difference(GroupSettings{.lr = 0}, GroupSettings{.lr = 1.1e-15}));
+  EXPECT_TRUE(first_difference(GroupSettings{.eps = 0}, GroupSettings{.eps = 0.9e-15}));
+}
+
+TEST(Settings, NanDiffersFromEverythingAndInfinityFromNumbers) {
   const GroupSettings nan{.lr = std::nan("")};
   EXPECT_TRUE(first_difference(nan, nan).has_value());
+  const GroupSettings infinite{.lr = std::numeric_limits<double>::infinity()};
+  EXPECT_TRUE(first_difference(infinite, GroupSettings()).has_value());
 }
 
 TEST(Settings, WhatTorchTakesIsValid) {
