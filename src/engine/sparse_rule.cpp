@@ -31,6 +31,14 @@ std::string where(Iteration t, BucketId bucket) {
   return "iteration " + std::to_string(t) + ", bucket " + std::to_string(bucket);
 }
 
+// The others' kinds are compared with the first one's.
+void check_kind(const SparseBucket& bucket, OptimizerKind kind) {
+  if (bucket.optimizer->takes(kind)) return;
+  throw Error(ErrorCode::mismatch, "param group " + std::to_string(bucket.layout.group) +
+                                       " has settings of the optimizer " + std::string(to_string(kind)) +
+                                       " there, which is not the one here");
+}
+
 }  // namespace
 
 SparseRule::SparseRule(std::vector<BucketLayout> layouts, std::vector<std::string> names,
@@ -165,6 +173,7 @@ Update SparseRule::merge(BucketId id, std::span<const PayloadPtr> payloads) {
     if (header.samples == 0) continue;
     naming(rank, header, [&] { validate(header.settings); });
     if (contributions.empty()) {
+      naming(rank, header, [&] { check_kind(bucket, header.settings.kind); });
       first = rank;
       update.settings = header.settings;  // everywhere, whatever the rounding of the others'
     } else if (const auto difference = first_difference(update.settings, header.settings)) {

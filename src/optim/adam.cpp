@@ -56,7 +56,7 @@ void SparseAdam::count_and_correct(const SparseGradient& gradient, const GroupSe
 
 void SparseAdam::step(const SparseGradient& gradient, const GroupSettings& settings,
                       std::span<float> weights) {
-  if (settings.kind == OptimizerKind::sgd) {
+  if (!takes(settings.kind)) {
     throw Error(ErrorCode::invalid_argument, "an adam optimizer was given settings of kind sgd");
   }
   validate(settings);

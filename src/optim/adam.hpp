@@ -9,6 +9,7 @@ namespace stella {
 class SparseAdam : public SparseOptimizer {
  public:
   SparseAdam(const GroupSettings& settings, std::size_t total_blocks);
+  bool takes(OptimizerKind kind) const override { return kind != OptimizerKind::sgd; }
   void step(const SparseGradient& gradient, const GroupSettings& settings, std::span<float> weights) override;
   std::vector<StateTensor> state() override;
   bool allocate(std::string_view name) override;

@@ -36,10 +36,13 @@ class SparseOptimizer {
   SparseOptimizer(const SparseOptimizer&) = delete;
   SparseOptimizer& operator=(const SparseOptimizer&) = delete;
 
+  // Whether settings of that kind are for this optimizer: adam and adamw are one.
+  virtual bool takes(OptimizerKind kind) const = 0;
+
   // Steps the blocks of `gradient`.
   //   gradient  ascending blocks below total_blocks, with their mean gradient
-  //   settings  of this step (schedulers change them); the kind that the optimizer was made for, adam and
-  //             adamw being one. Throws Error(invalid_argument) if they make no sense (optim/settings.hpp).
+  //   settings  of this step (schedulers change them), of a kind that it takes. Throws
+  //             Error(invalid_argument) if they make no sense (optim/settings.hpp).
   //   weights   [total_blocks * kBlock]
   virtual void step(const SparseGradient& gradient, const GroupSettings& settings,
                     std::span<float> weights) = 0;

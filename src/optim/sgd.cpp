@@ -27,7 +27,7 @@ bool SparseSgd::allocate(std::string_view name) {
 
 void SparseSgd::step(const SparseGradient& gradient, const GroupSettings& settings,
                      std::span<float> weights) {
-  if (settings.kind != OptimizerKind::sgd) {
+  if (!takes(settings.kind)) {
     throw Error(ErrorCode::invalid_argument,
                 "an sgd optimizer was given settings of kind " + std::string(to_string(settings.kind)));
   }

@@ -288,6 +288,18 @@ TEST(SparseRule, SettingsThatMakeNoSenseAreRefusedAndTheirMemberNamed) {
   EXPECT_NAMES(error, "lr is nan");
 }
 
+TEST(SparseRule, AnOnlyContributorWithAnotherOptimizerIsNamed) {
+  World world(2, {640}, 1, options_of(1));
+  world[0].samples = 0;
+  auto all = world.contributions(1);
+  all[0][1] =
+      changed(*all[0][1], [](PayloadHeader& header, Bytes&) { header.settings.kind = OptimizerKind::adamw; });
+  const Error error = error_of([&] { world[0].apply(1, all); });
+  EXPECT_EQ(error.code(), ErrorCode::mismatch);
+  EXPECT_NAMES(error, "member 1 at iteration 1, bucket 0: param group 0");
+  EXPECT_NAMES(error, "adamw");
+}
+
 TEST(SparseRule, AResidualThatOverflowsIsNamed) {
   World world(1, {16, 64}, 1, options_of(0.01));
   world[0].model.gradients[1][40] = std::numeric_limits<float>::max();
