@@ -40,6 +40,7 @@ PipelinedEngine::PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<S
       tensors_(std::move(tensors)),
       groups_(groups),
       staleness_(options.staleness),
+      while_waiting_(std::move(while_waiting)),
       rule_(std::move(rule)),
       cpu_(pool_threads(options.threads)),
       exchange_(
@@ -49,7 +50,7 @@ PipelinedEngine::PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<S
     asio::co_spawn(net_.io(), group_.abort(error.what()), [](std::exception_ptr) {});
   };
   pipeline_ = std::make_unique<Pipeline>(cpu_, net_.io().get_executor(), *exchange_, *rule_,
-                                         options.staleness, report, std::move(while_waiting));
+                                         options.staleness, report, while_waiting_);
   net_.call([this] {
     group_.on_failure([this](const Error& error) { pipeline_->fail(error); });
     if (group_.failure() != nullptr) pipeline_->fail(*group_.failure());
@@ -122,7 +123,11 @@ void PipelinedEngine::check_input(const StepInput& input) const {
 
 void PipelinedEngine::expect_everywhere(const std::string& tag, const Bytes& mine,
                                         const std::string& difference) {
-  const auto all = net_.run(group_.all_gather(tag, mine));
+  const auto all = net_.run(group_.all_gather(tag, mine), while_waiting_, [this] {
+    const Error interrupted(ErrorCode::cancelled, "it was interrupted");
+    pipeline_->fail(interrupted);
+    asio::co_spawn(net_.io(), group_.abort(interrupted.what()), [](std::exception_ptr) {});
+  });
   for (Rank rank = 0; rank < all.size(); ++rank) {
     if (all[rank] == mine) continue;
     const Error error(ErrorCode::mismatch, "here and on " + group_.describe(rank) + " " + difference);

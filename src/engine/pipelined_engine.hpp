@@ -49,6 +49,7 @@ class PipelinedEngine final : public Engine {
   const std::vector<TensorSpec> tensors_;
   const std::size_t groups_;
   const Iteration staleness_;
+  const std::function<void()> while_waiting_;
   Iteration iteration_ = 0;
   std::unique_ptr<SparseRule> rule_;
   CpuPool cpu_;

@@ -74,6 +74,35 @@ TEST(EngineFailure, AMemberThatCannotStartTellsTheOthersWhy) {
   EXPECT_TRUE(contains(sentence_of(outcomes[1]), "invalid_argument")) << sentence_of(outcomes[1]);
 }
 
+// What a signal does to the thread that sets it.
+thread_local bool interrupted = false;
+
+TEST(EngineFailure, AMemberMayBeInterruptedWhileItComparesItsStateWithTheOthers) {
+  SessionOptions common;
+  common.while_waiting = [] {
+    if (interrupted) throw std::runtime_error("KeyboardInterrupt");
+  };
+  std::promise<void> over;
+  const auto body = [&over](Session& session, std::uint32_t rank) {
+    Model model({500});
+    const std::vector<GroupSettings> groups{sgd(1)};
+    auto engine = session.distribute(model.specs, groups, small_buckets(1, 1), model.weight_pointers);
+    if (rank == 1) {
+      over.get_future().wait();
+      for (;;) engine->step(model.input(groups));
+    }
+    interrupted = true;
+    EXPECT_THROW(engine->state_loaded(7, model.weight_pointers), std::runtime_error);
+    interrupted = false;
+    over.set_value();
+    engine->step(model.input(groups));
+  };
+  const auto outcomes = outcomes_of_members(2, body, common);
+  EXPECT_EQ(sentence_of(outcomes[0]), "cancelled: it was interrupted");
+  EXPECT_TRUE(contains(sentence_of(outcomes[1]), "member 0 (")) << sentence_of(outcomes[1]);
+  EXPECT_TRUE(contains(sentence_of(outcomes[1]), "stopped: it was interrupted")) << sentence_of(outcomes[1]);
+}
+
 TEST(EngineFailure, AWrongStartMayBeTriedAgainAlone) {
   run_members(1, [](Session& session, std::uint32_t) {
     Model model({500});
