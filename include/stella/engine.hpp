@@ -37,8 +37,9 @@ struct EngineOptions {
   std::size_t bucket_bytes = std::size_t{4} << 20;
   // Threads that compute. 0: one per core, at most 4.
   std::size_t threads = 0;
-  // A member that contributes nothing for so long ends the run. Covers slow evaluations; a dead member is
-  // noticed far earlier (SessionOptions::peer_timeout_seconds).
+  // A member that contributes nothing for so long ends the run, and so does one that does not come to a
+  // collective call: distribute, a checkpoint, the end. Covers slow evaluations; a dead member is noticed far
+  // earlier (SessionOptions::peer_timeout_seconds).
   double step_timeout_seconds = 1800;
 };
 

@@ -62,7 +62,8 @@ class Session {
 
   const std::vector<Member>& members() const;
 
-  // Every member's bytes, by rank. `tag` names the call in errors.
+  // Every member's bytes, by rank. A member that does not call within EngineOptions::step_timeout_seconds of
+  // distribute (before: 1800 s) is Error(timeout), which names it. `tag` names the call in errors.
   std::vector<std::vector<std::byte>> all_gather(const std::string& tag, std::span<const std::byte> mine);
   // Fills everybody's `data` with that of `root`.
   void broadcast(const std::string& tag, std::uint32_t root, std::span<std::byte> data);

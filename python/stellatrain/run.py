@@ -79,7 +79,8 @@ class Run:
         selector: how blocks are chosen: "blocks" (largest), "threshold" (the paper's), "random".
         bucket_mib: unit of pipelining, in MiB of fp32.
         threads: CPU threads of the engine; 0: one per core, at most 4.
-        step_timeout: seconds that a connected member may contribute nothing before the run ends.
+        step_timeout: seconds that a connected member may contribute nothing, or let the others wait in
+            distribute(), save(), load() or finish(), before the run ends.
 
         Raises Error("mismatch") that names the first parameter or setting in which members differ,
         Error("invalid_argument") for options or optimizers that are not supported.

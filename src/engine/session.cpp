@@ -185,6 +185,8 @@ std::unique_ptr<Engine> Session::Impl::distribute(const std::vector<TensorSpec>&
   }
   for (const GroupSettings& settings : groups) validate(settings);
   auto layouts = plan_buckets(tensors, options.bucket_bytes);
+  const auto patience = milliseconds(options.step_timeout_seconds, "the step timeout");
+  net.call([&] { group->set_collective_timeout(patience); });
   compare_manifests(manifest);
 
   auto rule =

@@ -5,6 +5,7 @@
 #include <string>
 #include <utility>
 
+#include "base/text.hpp"
 #include "net/deadline.hpp"
 
 namespace stella {
@@ -127,12 +128,12 @@ void Exchange::give_up(Key key, Round& waiting) {
   for (Rank rank = 0; rank < waiting.payloads.size(); ++rank) {
     if (!waiting.payloads[rank]) missing += (missing.empty() ? "" : ", ") + group_.describe(rank);
   }
-  const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(options_.timeout).count();
+  const auto waited = to_text(std::chrono::duration_cast<std::chrono::milliseconds>(options_.timeout));
   waiting.complete.fail(std::make_exception_ptr(
       Error(ErrorCode::timeout,
             missing + " contributed nothing to iteration " + std::to_string(key.first) + " (bucket " +
-                std::to_string(key.second) + ") for " + std::to_string(seconds) +
-                " s although connected; if its training is only slow, raise STELLA_STEP_TIMEOUT")));
+                std::to_string(key.second) + ") for " + waited +
+                " although connected; if its training is only slow, raise STELLA_STEP_TIMEOUT")));
 }
 
 }  // namespace stella

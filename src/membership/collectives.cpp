@@ -1,6 +1,7 @@
 // The collectives of the control plane. Messages: docs/wire.md, "Control".
 #include <algorithm>
 
+#include "base/text.hpp"
 #include "membership/mesh.hpp"
 
 namespace stella {
@@ -76,9 +77,9 @@ void Mesh::send_to_all(const Call& call, std::span<const std::byte> content) {
 asio::awaitable<ControlMessage> Mesh::receive(Rank from, const Call& call) {
   const Deadline limit(io_.get_executor(), Clock::now() + options_.collective_timeout, [this, from, &call] {
     fail(Error(ErrorCode::timeout, describe(from) + " did not take part in " + stella::describe(call) +
-                                       " within " +
-                                       std::to_string(options_.collective_timeout.count() / 1000) +
-                                       " s, although it is alive: look at what it does"));
+                                       " within " + to_text(options_.collective_timeout) +
+                                       ", although it is alive: look at what it does; if it is only slow, "
+                                       "raise STELLA_STEP_TIMEOUT"));
   });
   for (;;) {
     throw_if_failed();

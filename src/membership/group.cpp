@@ -38,6 +38,10 @@ asio::awaitable<void> Group::barrier(std::string tag) {
   co_await mesh_->all_gather(Collective::barrier, std::move(tag), {});
 }
 
+void Group::set_collective_timeout(std::chrono::milliseconds timeout) {
+  mesh_->set_collective_timeout(timeout);
+}
+
 void Group::on_failure(std::function<void(const Error&)> handler) { mesh_->on_failure = std::move(handler); }
 void Group::on_left(std::function<void(Rank)> handler) { mesh_->on_left = std::move(handler); }
 bool Group::has_left(Rank rank) const { return mesh_->has_left(rank); }

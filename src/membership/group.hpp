@@ -102,6 +102,8 @@ class Group {
   // until it returns; any size: at most kBroadcastWindow bytes are in flight to each member.
   asio::awaitable<void> broadcast(std::string tag, Rank root, std::span<std::byte> data);
   asio::awaitable<void> barrier(std::string tag);
+  // For what waits from now on, in place of GroupOptions::collective_timeout.
+  void set_collective_timeout(std::chrono::milliseconds timeout);
 
   // --- The end.
 

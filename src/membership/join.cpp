@@ -3,6 +3,7 @@
 #include <asio/redirect_error.hpp>
 #include <asio/use_awaitable.hpp>
 
+#include "base/text.hpp"
 #include "base/version.hpp"
 #include "membership/farewell.hpp"
 #include "membership/mesh.hpp"
@@ -46,12 +47,6 @@ std::vector<Address> decode_addresses(std::span<const std::byte> bytes, std::siz
   }
   reader.expect_end();
   return addresses;
-}
-
-std::string seconds(std::chrono::milliseconds duration) {
-  const auto whole = std::to_string(duration.count() / 1000);
-  const auto rest = duration.count() % 1000;
-  return (rest == 0 ? whole : whole + "." + std::to_string(1000 + rest).substr(1)) + " s";
 }
 
 }  // namespace
@@ -119,7 +114,7 @@ Error Mesh::not_complete() const {
     const auto& reason = peers_[rank].last_attempt;
     missing += (missing.empty() ? "" : "; ") + describe(rank) + (reason.empty() ? "" : ": " + reason);
   }
-  std::string sentence = "after " + seconds(options_.join_timeout) + " this run of " +
+  std::string sentence = "after " + to_text(options_.join_timeout) + " this run of " +
                          std::to_string(options_.world_size) + " still lacks ";
   sentence += missing.empty() ? "the addresses of the other members, for which member 0 waits too" : missing;
   sentence +=

@@ -43,6 +43,7 @@ class Mesh {
 
   asio::awaitable<std::vector<Bytes>> all_gather(Collective kind, std::string tag, Bytes mine);
   asio::awaitable<void> broadcast(std::string tag, Rank root, std::span<std::byte> data);
+  void set_collective_timeout(std::chrono::milliseconds timeout) { options_.collective_timeout = timeout; }
 
   bool has_left(Rank rank) const { return peers_.at(rank).left; }
   const Error* failure() const { return failure_ ? &*failure_ : nullptr; }

@@ -103,6 +103,68 @@ TEST(EngineFailure, AMemberMayBeInterruptedWhileItComparesItsStateWithTheOthers)
   EXPECT_TRUE(contains(sentence_of(outcomes[1]), "stopped: it was interrupted")) << sentence_of(outcomes[1]);
 }
 
+// Member 1 is silent where the others do `what`, until they have given it up.
+std::vector<std::string> sentences_when_one_is_silent_in(
+    const std::function<void(Session&, Engine&, Model&, const std::vector<GroupSettings>&)>& what) {
+  std::promise<void> over;
+  const auto body = [&](Session& session, std::uint32_t rank) {
+    Model model({500});
+    const std::vector<GroupSettings> groups{sgd(1)};
+    EngineOptions options = small_buckets(1, 1);
+    options.step_timeout_seconds = 0.5;
+    auto engine = session.distribute(model.specs, groups, options, model.weight_pointers);
+    engine->drain(Level::finished, model.weight_pointers, groups);
+    if (rank == 1) {
+      over.get_future().wait();
+      for (;;) engine->step(model.input(groups));
+    }
+    const Error error = error_of([&] { what(session, *engine, model, groups); });
+    if (rank == 0) over.set_value();
+    throw error;
+  };
+  std::vector<std::string> sentences;
+  for (const auto& outcome : outcomes_of_members(3, body)) sentences.push_back(sentence_of(outcome));
+  return sentences;
+}
+
+TEST(EngineFailure, AMemberThatIsSilentInACollectiveIsNamedByAllAfterTheStepTimeout) {
+  const auto start = std::chrono::steady_clock::now();
+  const auto average = [](Session& session, Engine&, Model&, const auto&) {
+    session.all_gather("buffers", {});
+  };
+  const auto load = [](Session&, Engine& engine, Model& model, const auto&) {
+    engine.state_loaded(7, model.weight_pointers);
+  };
+  for (const std::string& sentence : sentences_when_one_is_silent_in(average)) {
+    EXPECT_TRUE(contains(sentence, "timeout: member 1 (")) << sentence;
+    EXPECT_TRUE(contains(sentence, "all_gather \"buffers\"")) << sentence;
+    EXPECT_TRUE(contains(sentence, "within 0.500 s")) << sentence;
+    EXPECT_TRUE(contains(sentence, "STELLA_STEP_TIMEOUT")) << sentence;
+  }
+  for (const std::string& sentence : sentences_when_one_is_silent_in(load)) {
+    EXPECT_TRUE(contains(sentence, "timeout: member 1 (")) << sentence;
+    EXPECT_TRUE(contains(sentence, "all_gather \"state loaded\"")) << sentence;
+  }
+  EXPECT_LT(std::chrono::steady_clock::now() - start, 8s);
+}
+
+TEST(EngineFailure, AMemberThatNeverComesToDistributeIsNamedAfterTheStepTimeout) {
+  std::promise<void> over;
+  const auto outcomes = outcomes_of_members(2, [&over](Session& session, std::uint32_t rank) {
+    if (rank == 1) return over.get_future().wait();
+    Model model({500});
+    const std::vector<GroupSettings> groups{sgd(1)};
+    EngineOptions options = small_buckets(1, 1);
+    options.step_timeout_seconds = 0.5;
+    const Error error =
+        error_of([&] { session.distribute(model.specs, groups, options, model.weight_pointers); });
+    over.set_value();
+    throw error;
+  });
+  EXPECT_TRUE(contains(sentence_of(outcomes[0]), "timeout: member 1 (")) << sentence_of(outcomes[0]);
+  EXPECT_TRUE(contains(sentence_of(outcomes[0]), "all_gather \"model\"")) << sentence_of(outcomes[0]);
+}
+
 TEST(EngineFailure, AWrongStartMayBeTriedAgainAlone) {
   run_members(1, [](Session& session, std::uint32_t) {
     Model model({500});
