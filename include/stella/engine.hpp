@@ -91,7 +91,8 @@ struct SelectorState {
 };
 
 // One member's engine. One thread, the trainer's, may call it. Every call may throw Error and does so for
-// good once a member is lost.
+// good once a member is lost. An engine that goes before drain(Level::finished) ends the run: the others
+// learn at once that this member takes no further step.
 class Engine {
  public:
   virtual ~Engine() = default;

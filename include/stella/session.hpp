@@ -69,7 +69,8 @@ class Session {
   void broadcast(const std::string& tag, std::uint32_t root, std::span<std::byte> data);
 
   // Compares model and settings with every member (Error(mismatch) names the first difference), then makes
-  // rank 0's parameters everybody's. At most one engine per session; it must go before the session.
+  // rank 0's parameters everybody's. At most one engine per session at a time; it must go before the session,
+  // and another one may follow only when it was drained to Level::finished (or the session is alone).
   std::unique_ptr<Engine> distribute(const std::vector<TensorSpec>& tensors,
                                      std::span<const GroupSettings> groups, const EngineOptions& options,
                                      std::span<float* const> parameters);

@@ -158,10 +158,10 @@ class Run:
     def close(self, reason: str | None = None) -> None:
         """Ends this member's part. Without finish() before, the others end with an error that names it."""
         session, self._session = self._session, None
+        if session is not None and reason is not None:
+            session.abort(reason)  # before the engine goes, which knows no reason
         if self.optimizer is not None:
             self.optimizer.close()
-        if session is not None and reason is not None:
-            session.abort(reason)
 
     def __enter__(self) -> Run:
         return self

@@ -58,9 +58,19 @@ PipelinedEngine::PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<S
 }
 
 PipelinedEngine::~PipelinedEngine() {
+  if (!finished_ && group_.world_size() > 1) tell_others();
   net_.call([this] { group_.on_failure([](const Error&) {}); });
   pipeline_.reset();
   net_.call([this] { exchange_.reset(); });
+}
+
+// They need this member in every iteration, and would wait for it until the step timeout.
+void PipelinedEngine::tell_others() {
+  try {
+    net_.run(group_.abort("it ended without finish()"));
+  } catch (const std::exception&) {
+    // The others are told as far as they can be reached; a destructor has nobody to tell.
+  }
 }
 
 void PipelinedEngine::step(const StepInput& input) {
@@ -94,11 +104,13 @@ void PipelinedEngine::drain(Level level, std::span<float* const> parameters,
   expect_everywhere(
       "digest", mine,
       "the final weights differ; load the last checkpoint, and report this: it should not happen");
+  finished_ = true;
 }
 
 std::shared_ptr<Step> PipelinedEngine::begin(Level level, const StepInput& input) {
   pipeline_->check();
   check_input(input);
+  finished_ = false;
   auto step = std::make_shared<Step>(++iteration_, level, input, rule_->buckets());
   pipeline_->start(step);
   return step;

@@ -24,6 +24,7 @@ class PipelinedEngine final : public Engine {
   PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<SparseRule> rule,
                   std::vector<TensorSpec> tensors, std::size_t groups, const EngineOptions& options,
                   std::function<void()> while_waiting = {});
+  // Ends the run for all if it was not drained to Level::finished.
   ~PipelinedEngine() override;
 
   void step(const StepInput& input) override;
@@ -42,6 +43,7 @@ class PipelinedEngine final : public Engine {
  private:
   std::shared_ptr<Step> begin(Level level, const StepInput& input);
   void check_input(const StepInput& input) const;
+  void tell_others();
   void expect_everywhere(const std::string& tag, const Bytes& mine, const std::string& difference);
 
   NetThread& net_;
@@ -51,6 +53,7 @@ class PipelinedEngine final : public Engine {
   const Iteration staleness_;
   const std::function<void()> while_waiting_;
   Iteration iteration_ = 0;
+  bool finished_ = false;  // nobody waits for this member's next step
   std::unique_ptr<SparseRule> rule_;
   CpuPool cpu_;
   std::unique_ptr<Exchange> exchange_;  // lives on the net thread

@@ -165,6 +165,45 @@ TEST(EngineFailure, AMemberThatNeverComesToDistributeIsNamedAfterTheStepTimeout)
   EXPECT_TRUE(contains(sentence_of(outcomes[0]), "all_gather \"model\"")) << sentence_of(outcomes[0]);
 }
 
+TEST(EngineFailure, AnEngineThatGoesWithoutFinishEndsTheRunForAllAtOnceThoughItsSessionStays) {
+  std::promise<void> over;
+  const auto outcomes = outcomes_of_members(3, [&over](Session& session, std::uint32_t rank) {
+    Model model({500});
+    const std::vector<GroupSettings> groups{sgd(1)};
+    auto engine = session.distribute(model.specs, groups, small_buckets(1, 1), model.weight_pointers);
+    engine->step(model.input(groups));
+    if (rank == 1) {
+      engine.reset();
+      return over.get_future().wait();
+    }
+    const auto start = std::chrono::steady_clock::now();
+    const Error error = error_of([&] {
+      for (;;) engine->step(model.input(groups));
+    });
+    EXPECT_LT(std::chrono::steady_clock::now() - start, 3s);
+    if (rank == 0) over.set_value();
+    throw error;
+  });
+  for (const std::uint32_t rank : {0u, 2u}) {
+    const std::string sentence = sentence_of(outcomes[rank]);
+    EXPECT_TRUE(contains(sentence, "peer_lost: member 1 (")) << sentence;
+    EXPECT_TRUE(contains(sentence, "it ended without finish()")) << sentence;
+  }
+}
+
+TEST(EngineFailure, AfterFinishAnEngineMayGoAndAnotherModelBeTrainedInTheSameSession) {
+  run_members(2, [](Session& session, std::uint32_t) {
+    const std::vector<GroupSettings> groups{sgd(1)};
+    for (const std::int64_t size : {500, 900}) {
+      Model model({size});
+      auto engine = session.distribute(model.specs, groups, small_buckets(1, 1), model.weight_pointers);
+      for (int step = 0; step < 3; ++step) engine->step(model.input(groups));
+      engine->drain(Level::finished, model.weight_pointers, groups);
+    }
+    session.leave();
+  });
+}
+
 TEST(EngineFailure, AWrongStartMayBeTriedAgainAlone) {
   run_members(1, [](Session& session, std::uint32_t) {
     Model model({500});
