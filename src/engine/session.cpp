@@ -193,9 +193,11 @@ std::unique_ptr<Engine> Session::Impl::distribute(const std::vector<TensorSpec>&
       std::make_unique<SparseRule>(std::move(layouts), std::move(names), groups, options, group->rank(),
                                    [this](Rank rank) { return group->describe(rank); });
   rule->read_parameters(parameters);
+  std::vector<std::span<std::byte>> weights;
   for (BucketId bucket = 0; bucket < rule->buckets(); ++bucket) {
-    wait_for(group->broadcast("weights", 0, std::as_writable_bytes(rule->weights(bucket))));
+    weights.push_back(std::as_writable_bytes(rule->weights(bucket)));
   }
+  wait_for(group->broadcast("weights", 0, std::move(weights)));
   rule->write_parameters(parameters);
   rule->state_loaded(0, parameters);
   auto engine = std::make_unique<PipelinedEngine>(net, *group, std::move(rule), tensors, groups.size(),

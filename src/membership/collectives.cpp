@@ -50,6 +50,43 @@ std::uint64_t decode_consumed(std::span<const std::byte> content) {
   return bytes;
 }
 
+std::size_t size_of(const std::vector<std::span<std::byte>>& parts) {
+  std::size_t size = 0;
+  for (const auto& part : parts) size += part.size();
+  return size;
+}
+
+// Calls use(piece) for each piece of memory that holds some of these bytes of the whole, in order.
+template <class Use>
+void for_each_piece(const std::vector<std::span<std::byte>>& parts, std::size_t offset, std::size_t size,
+                    Use use) {
+  for (const auto& part : parts) {
+    if (offset < part.size() && size > 0) {
+      const auto piece = part.subspan(offset, std::min(size, part.size() - offset));
+      use(piece);
+      size -= piece.size();
+    }
+    offset -= std::min(offset, part.size());
+  }
+}
+
+Bytes get(const std::vector<std::span<std::byte>>& parts, std::size_t offset, std::size_t size) {
+  Bytes bytes;
+  bytes.reserve(size);
+  for_each_piece(parts, offset, size, [&](std::span<const std::byte> piece) {
+    bytes.insert(bytes.end(), piece.begin(), piece.end());
+  });
+  return bytes;
+}
+
+void put(std::span<const std::byte> bytes, const std::vector<std::span<std::byte>>& parts,
+         std::size_t offset) {
+  for_each_piece(parts, offset, bytes.size(), [&](std::span<std::byte> piece) {
+    std::ranges::copy(bytes.first(piece.size()), piece.begin());
+    bytes = bytes.subspan(piece.size());
+  });
+}
+
 }  // namespace
 
 Call Mesh::next_call(Collective kind, std::string tag) {
@@ -122,7 +159,7 @@ asio::awaitable<std::vector<Bytes>> Mesh::all_gather(Collective kind, std::strin
   co_return all;
 }
 
-asio::awaitable<void> Mesh::broadcast(std::string tag, Rank root, std::span<std::byte> data) {
+asio::awaitable<void> Mesh::broadcast(std::string tag, Rank root, Parts parts) {
   if (root >= options_.world_size) {
     throw Error(ErrorCode::invalid_argument, "broadcast \"" + tag + "\" from rank " + std::to_string(root) +
                                                  ", which does not exist in a world of " +
@@ -130,24 +167,25 @@ asio::awaitable<void> Mesh::broadcast(std::string tag, Rank root, std::span<std:
   }
   const Call call = next_call(Collective::broadcast, std::move(tag));
   if (root == options_.rank) {
-    co_await broadcast_from_here(call, data);
+    co_await broadcast_from_here(call, parts);
   } else {
-    co_await broadcast_to_here(call, root, data);
+    co_await broadcast_to_here(call, root, parts);
   }
 }
 
 // The slowest member paces all: nobody has more than kBroadcastWindow bytes that it has not consumed.
-asio::awaitable<void> Mesh::broadcast_from_here(const Call& call, std::span<const std::byte> data) {
+asio::awaitable<void> Mesh::broadcast_from_here(const Call& call, const Parts& parts) {
+  const std::size_t whole = size_of(parts);
   std::vector<std::uint64_t> consumed(options_.world_size, 0);
-  send_to_all(call, encode(Chunk{data.size(), 0, {}}));
-  for (std::size_t offset = 0; offset < data.size(); offset += kBroadcastChunk) {
-    const auto bytes = data.subspan(offset, std::min(kBroadcastChunk, data.size() - offset));
+  send_to_all(call, encode(Chunk{whole, 0, {}}));
+  for (std::size_t offset = 0; offset < whole; offset += kBroadcastChunk) {
+    const Bytes bytes = get(parts, offset, std::min(kBroadcastChunk, whole - offset));
     const std::uint64_t after = offset + bytes.size();
     co_await await_consumed(call, consumed, after > kBroadcastWindow ? after - kBroadcastWindow : 0);
-    send_to_all(call, encode(Chunk{data.size(), offset, bytes}));
+    send_to_all(call, encode(Chunk{whole, offset, bytes}));
   }
   for (Rank rank = 0; rank < options_.world_size; ++rank) {
-    if (rank != options_.rank) co_await await_the_rest(call, rank, data.size());
+    if (rank != options_.rank) co_await await_the_rest(call, rank, whole);
   }
 }
 
@@ -171,27 +209,28 @@ asio::awaitable<void> Mesh::await_consumed(const Call& call, std::vector<std::ui
   }
 }
 
-asio::awaitable<void> Mesh::broadcast_to_here(const Call& call, Rank root, std::span<std::byte> data) {
+asio::awaitable<void> Mesh::broadcast_to_here(const Call& call, Rank root, const Parts& parts) {
+  const std::size_t whole = size_of(parts);
   std::uint64_t consumed = 0;
   std::uint64_t reported = 0;
   bool announced = false;
-  while (!announced || consumed < data.size()) {
+  while (!announced || consumed < whole) {
     const ControlMessage message = co_await receive(root, call);
     const Chunk chunk = decode_chunk(message.content());
-    if (chunk.whole != data.size()) {
+    if (chunk.whole != whole) {
       fail_and_throw(Error(ErrorCode::mismatch, describe(root) + " sends " + std::to_string(chunk.whole) +
                                                     " bytes in " + stella::describe(call) + ", " +
                                                     describe(options_.rank) + " expects " +
-                                                    std::to_string(data.size())));
+                                                    std::to_string(whole)));
     }
-    if (chunk.offset != consumed || chunk.bytes.size() > data.size() - consumed) {
+    if (chunk.offset != consumed || chunk.bytes.size() > whole - consumed) {
       fail_and_throw(Error(ErrorCode::protocol,
                            describe(root) + " sent a chunk out of order in " + stella::describe(call)));
     }
-    std::ranges::copy(chunk.bytes, data.begin() + static_cast<std::ptrdiff_t>(consumed));
+    put(chunk.bytes, parts, consumed);
     announced = true;
     consumed += chunk.bytes.size();
-    if (consumed == data.size() || consumed - reported >= kReportEvery) {
+    if (consumed == whole || consumed - reported >= kReportEvery) {
       send_control(root, call, encode_consumed(consumed));
       reported = consumed;
     }

@@ -32,7 +32,10 @@ asio::awaitable<std::vector<Bytes>> Group::all_gather(std::string tag, Bytes min
   return mesh_->all_gather(Collective::all_gather, std::move(tag), std::move(mine));
 }
 asio::awaitable<void> Group::broadcast(std::string tag, Rank root, std::span<std::byte> data) {
-  return mesh_->broadcast(std::move(tag), root, data);
+  return mesh_->broadcast(std::move(tag), root, {data});
+}
+asio::awaitable<void> Group::broadcast(std::string tag, Rank root, std::vector<std::span<std::byte>> parts) {
+  return mesh_->broadcast(std::move(tag), root, std::move(parts));
 }
 asio::awaitable<void> Group::barrier(std::string tag) {
   co_await mesh_->all_gather(Collective::barrier, std::move(tag), {});

@@ -101,6 +101,8 @@ class Group {
   // Everybody's `data` becomes the root's. Sizes must agree, else Error(mismatch). `data` must stay alive
   // until it returns; any size: at most kBroadcastWindow bytes are in flight to each member.
   asio::awaitable<void> broadcast(std::string tag, Rank root, std::span<std::byte> data);
+  // The same for memory in several places, as if it were one behind the other: it costs the two trips once.
+  asio::awaitable<void> broadcast(std::string tag, Rank root, std::vector<std::span<std::byte>> parts);
   asio::awaitable<void> barrier(std::string tag);
   // For what waits from now on, in place of GroupOptions::collective_timeout.
   void set_collective_timeout(std::chrono::milliseconds timeout);

@@ -42,7 +42,8 @@ class Mesh {
   Traffic traffic(Rank peer) const;
 
   asio::awaitable<std::vector<Bytes>> all_gather(Collective kind, std::string tag, Bytes mine);
-  asio::awaitable<void> broadcast(std::string tag, Rank root, std::span<std::byte> data);
+  using Parts = std::vector<std::span<std::byte>>;  // memory in several places, as one
+  asio::awaitable<void> broadcast(std::string tag, Rank root, Parts parts);
   void set_collective_timeout(std::chrono::milliseconds timeout) { options_.collective_timeout = timeout; }
 
   bool has_left(Rank rank) const { return peers_.at(rank).left; }
@@ -98,11 +99,11 @@ class Mesh {
   void send_control(Rank to, const Call& call, std::span<const std::byte> content);
   asio::awaitable<ControlMessage> receive(Rank from, const Call& call);
   void check_same_call(Rank from, const Call& theirs, const Call& ours);
-  asio::awaitable<void> broadcast_from_here(const Call& call, std::span<const std::byte> data);
+  asio::awaitable<void> broadcast_from_here(const Call& call, const Parts& parts);
   asio::awaitable<void> await_consumed(const Call& call, std::vector<std::uint64_t>& consumed,
                                        std::uint64_t least);
   asio::awaitable<void> await_the_rest(const Call& call, Rank from, std::uint64_t whole);
-  asio::awaitable<void> broadcast_to_here(const Call& call, Rank root, std::span<std::byte> data);
+  asio::awaitable<void> broadcast_to_here(const Call& call, Rank root, const Parts& parts);
   void send_to_all(const Call& call, std::span<const std::byte> content);
 
   asio::io_context& io_;

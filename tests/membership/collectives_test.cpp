@@ -45,6 +45,48 @@ TEST_P(GatheredWorlds, BroadcastMakesEverybodysDataTheRootsForEverySize) {
   }
 }
 
+// Where the parts end is each member's own affair.
+TEST_P(GatheredWorlds, BroadcastFillsMemoryInSeveralPlacesAsIfItWereOne) {
+  Members members = joined_members(GetParam());
+  const std::vector<std::vector<std::size_t>> splits{
+      {0, 1, kBroadcastChunk, 0, 2'000'001, kBroadcastChunk + 1, 0},
+      {kBroadcastChunk + 1, kBroadcastChunk - 1, 2'000'003},
+      {2 * kBroadcastChunk + 2'000'003},
+      {3, 2 * kBroadcastChunk, 0, 2'000'000}};
+  std::vector<Bytes> data(members.size(), Bytes(2 * kBroadcastChunk + 2'000'003));
+  data[0] = pattern(data[0].size());
+  auto results = on_all(members, [&](Member& member) {
+    std::vector<std::span<std::byte>> parts;
+    std::span<std::byte> rest(data[member.rank()]);
+    for (const std::size_t size : splits[member.rank()]) {
+      parts.push_back(rest.first(size));
+      rest = rest.subspan(size);
+    }
+    return member.group().broadcast("weights", 0, parts);
+  });
+  for (auto& result : results) result.get();
+  for (const Bytes& copy : data) EXPECT_TRUE(copy == data[0]);
+}
+
+// However small the parts, messages are large: a late receiver keeps only so many.
+TEST(Collectives, AnEarlyBroadcastOfManySmallPartsFitsWhatALateReceiverKeeps) {
+  Members members = joined_members(2);
+  Bytes data = pattern(kBroadcastWindow);
+  Bytes copy(data.size());
+  std::vector<std::span<std::byte>> parts;
+  for (std::span<std::byte> rest(data); !rest.empty(); rest = rest.subspan(4096)) {
+    parts.push_back(rest.first(4096));
+  }
+  auto sending = members[0]->net().start(members[0]->group().broadcast("early", 0, parts));
+  members[0]->net().call([&] {
+    members[0]->group().send_payload(1, std::make_shared<const Bytes>(), {1, 0});
+  });
+  members[1]->payloads(1);  // control is more urgent: now all of it is there
+  members[1]->net().run(members[1]->group().broadcast("early", 0, copy));
+  sending.get();
+  EXPECT_EQ(copy, data);
+}
+
 TEST_P(GatheredWorlds, ABarrierHoldsEverybodyUntilTheLastOneCalls) {
   Members members = joined_members(GetParam());
   std::vector<Pending<void>> early;
