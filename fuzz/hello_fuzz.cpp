@@ -1,6 +1,7 @@
-// The first bytes that a member believes: any bytes are either a hello that encodes back to themselves or an
-// Error.
+// The first bytes that a member believes: any bytes are either an Error or a hello that encodes back to the
+// same hello, and to themselves if their texts are UTF-8 (what is none is replaced).
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <cstdlib>
 
@@ -9,10 +10,16 @@
 
 namespace {
 
+// U+FFFD, which stands for bytes that are no UTF-8.
+constexpr std::array<std::byte, 3> kReplacement{std::byte{0xef}, std::byte{0xbf}, std::byte{0xbd}};
+
 void decode(std::span<const std::byte> bytes) {
   try {
     const stella::Hello hello = stella::decode_hello(bytes, "the fuzzer");
-    if (!std::ranges::equal(stella::encode(hello), bytes)) std::abort();
+    const stella::Bytes encoded = stella::encode(hello);
+    if (stella::decode_hello(encoded, "the fuzzer") != hello) std::abort();
+    const bool replaced = std::ranges::search(encoded, kReplacement).begin() != encoded.end();
+    if (!replaced && !std::ranges::equal(encoded, bytes)) std::abort();
   } catch (const stella::Error&) {
   }
 }

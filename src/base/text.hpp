@@ -2,11 +2,17 @@
 #pragma once
 
 #include <chrono>
+#include <cstddef>
 #include <string>
+#include <string_view>
 
 namespace stella {
 
 // "10 s", "0.250 s".
 std::string to_text(std::chrono::milliseconds duration);
+
+// `text` as UTF-8 of at most `most` bytes: each byte that belongs to no character becomes U+FFFD, and what
+// does not fit is cut between two characters.
+std::string valid_utf8(std::string_view text, std::size_t most = std::string_view::npos);
 
 }  // namespace stella

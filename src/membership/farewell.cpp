@@ -1,5 +1,6 @@
 #include "membership/farewell.hpp"
 
+#include "base/text.hpp"
 #include "net/frame.hpp"
 
 namespace stella {
@@ -46,14 +47,14 @@ Bytes encode(const Error& reason) {
   bytes.reserve(kMaxAbort);
   ByteWriter writer(bytes);
   writer.put(to_wire(reason.code()));
-  writer.put_string(std::string_view(reason.what()).substr(0, kMaxSentence));
+  writer.put_string(valid_utf8(reason.what(), kMaxSentence));
   return bytes;
 }
 
 Error decode_farewell(std::span<const std::byte> bytes, const std::string& sender) {
   ByteReader reader(bytes, "the abort frame of " + sender);
   const ErrorCode code = from_wire(reader.get<std::uint8_t>());
-  const std::string sentence = reader.get_string(kMaxSentence);
+  const std::string sentence = valid_utf8(reader.get_string(kMaxSentence), kMaxSentence);
   reader.expect_end();
   return Error(code, sentence);
 }

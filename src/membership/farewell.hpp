@@ -9,11 +9,12 @@
 
 namespace stella {
 
-// The sentence is cut where it would not fit the frame.
+// The sentence is cut, between two characters, where it would not fit the frame.
 Bytes encode(const Error& reason);
 
-// The sender's error as it wrote it: it names the member that really failed, which need not be the sender.
-// Throws Error(protocol) for bytes that are none; `sender` opens that sentence.
+// The sender's error as it wrote it (bytes that are no UTF-8 are replaced): it names the member that really
+// failed, which need not be the sender. Throws Error(protocol) for bytes that are none; `sender` opens that
+// sentence.
 Error decode_farewell(std::span<const std::byte> bytes, const std::string& sender);
 
 }  // namespace stella

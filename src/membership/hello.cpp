@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/text.hpp"
 #include "stella/error.hpp"
 
 namespace stella {
@@ -19,11 +20,11 @@ Bytes encode(const Hello& hello) {
   writer.put(hello.world_size);
   writer.put(hello.rank);
   writer.put(hello.port);
-  writer.put_string(std::string_view(hello.name).substr(0, kMaxName));
-  writer.put_string(std::string_view(hello.cluster).substr(0, kMaxName));
-  writer.put_string(std::string_view(hello.hostname).substr(0, kMaxHost));
-  writer.put_string(std::string_view(hello.host).substr(0, kMaxHost));
-  writer.put_string(std::string_view(hello.software).substr(0, kMaxName));
+  writer.put_string(valid_utf8(hello.name, kMaxName));
+  writer.put_string(valid_utf8(hello.cluster, kMaxName));
+  writer.put_string(valid_utf8(hello.hostname, kMaxHost));
+  writer.put_string(valid_utf8(hello.host, kMaxHost));
+  writer.put_string(valid_utf8(hello.software, kMaxName));
   return bytes;
 }
 
@@ -43,11 +44,11 @@ Hello decode_hello(std::span<const std::byte> bytes, const std::string& sender) 
   hello.world_size = reader.get<std::uint32_t>();
   hello.rank = reader.get<std::uint32_t>();
   hello.port = reader.get<std::uint16_t>();
-  hello.name = reader.get_string(kMaxName);
-  hello.cluster = reader.get_string(kMaxName);
-  hello.hostname = reader.get_string(kMaxHost);
-  hello.host = reader.get_string(kMaxHost);
-  hello.software = reader.get_string(kMaxName);
+  hello.name = valid_utf8(reader.get_string(kMaxName), kMaxName);
+  hello.cluster = valid_utf8(reader.get_string(kMaxName), kMaxName);
+  hello.hostname = valid_utf8(reader.get_string(kMaxHost), kMaxHost);
+  hello.host = valid_utf8(reader.get_string(kMaxHost), kMaxHost);
+  hello.software = valid_utf8(reader.get_string(kMaxName), kMaxName);
   reader.expect_end();
   return hello;
 }

@@ -26,7 +26,7 @@ struct Hello {
   friend bool operator==(const Hello&, const Hello&) = default;
 };
 
-// Texts over their limit are cut.
+// Texts over their limit are cut, between characters. What is no UTF-8 is replaced, here and in decode_hello.
 Bytes encode(const Hello& hello);
 
 // Throws Error(mismatch) for another protocol version, naming both, and Error(protocol) for bytes that are no

@@ -7,6 +7,7 @@
 #include <exception>
 #include <string>
 
+#include "base/text.hpp"
 #include "base/version.hpp"
 #include "kernels/cpu.hpp"
 #include "net/secret.hpp"
@@ -24,7 +25,7 @@ void translate(const std::exception_ptr& thrown, void* type) {
     std::rethrow_exception(thrown);
   } catch (const Error& error) {
     const nb::handle python_type(static_cast<PyObject*>(type));
-    nb::object instance = python_type(error.what());
+    nb::object instance = python_type(valid_utf8(error.what()));  // it may quote a peer or a variable
     instance.attr("code") = nb::str(std::string(to_string(error.code())).c_str());
     PyErr_SetObject(python_type.ptr(), instance.ptr());
   }

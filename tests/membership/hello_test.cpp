@@ -75,6 +75,34 @@ TEST(HelloFormat, LongNamesAreCutSoThatTheFrameFits) {
   EXPECT_EQ(decode_hello(bytes, "test").name, std::string(kMaxName, 'x'));
 }
 
+TEST(HelloFormat, NamesAreCutBetweenCharactersAndWhatIsNoUtf8IsReplaced) {
+  Hello hello = example();
+  hello.name = std::string(63, 'x') + "\xc3\xbc";  // 65 bytes, of which the last two are one character
+  hello.cluster = "c\xff";
+  const Hello there = decode_hello(encode(hello), "test");
+  EXPECT_EQ(there.name, std::string(63, 'x'));
+  EXPECT_EQ(there.cluster, "c\xef\xbf\xbd");
+  Bytes bytes = encode(example());
+  bytes[22] = std::byte{0xff};  // of "c1m0": whoever writes that is none of ours
+  EXPECT_EQ(decode_hello(bytes, "test").name,
+            "\xef\xbf\xbd"
+            "1m0");
+}
+
+TEST(FarewellFormat, SentencesAreCutBetweenCharactersAndWhatIsNoUtf8IsReplaced) {
+  std::string euros;
+  while (euros.size() < kMaxAbort) euros += "\xe2\x82\xac";
+  const std::string there = decode_farewell(encode(Error(ErrorCode::peer_lost, euros)), "test").what();
+  EXPECT_EQ(there, euros.substr(0, there.size()));
+  EXPECT_EQ(there.size() % 3, 0u);
+  EXPECT_GE(there.size(), kMaxAbort - 16);
+  const Bytes bytes = from_hex(
+      "01"
+      "02000000"
+      "61ff");
+  EXPECT_STREQ(decode_farewell(bytes, "test").what(), "a\xef\xbf\xbd");
+}
+
 TEST(FarewellFormat, GoldenBytesAndRoundTrip) {
   const Bytes golden = from_hex(
       "01"

@@ -251,3 +251,12 @@ def test_members_may_choose_their_own_density_wire_and_selector() -> None:
     results = run_members(3, member)
     for weights in results:
         assert torch.equal(weights, results[0])
+
+
+def test_an_error_that_quotes_bytes_that_are_no_utf8_is_an_error_like_any_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("STELLA_LOG", "lo\udcff")  # the byte 0xff
+    with pytest.raises(Error, match="STELLA_LOG is 'lo\ufffd'") as caught:
+        Run(membership_of(0, 1, free_port()))
+    assert caught.value.code == "configuration"
