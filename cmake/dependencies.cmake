@@ -1,12 +1,35 @@
-# Everything comes from the system (apt names in tools/setup.sh); nothing is copied in or downloaded.
-find_package(Threads REQUIRED)
-find_package(OpenSSL 3 REQUIRED)
-find_package(PkgConfig REQUIRED)
-find_package(spdlog REQUIRED)
-pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
-pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
+# Everything comes from the system; nothing is copied in or downloaded. tools/setup.sh installs all of it.
 
-find_path(ASIO_INCLUDE_DIR asio.hpp REQUIRED)
+# stella_need(FOUND WHAT PACKAGE): ends the configuration unless FOUND, a variable, is true.
+function(stella_need found what package)
+  if(NOT ${found})
+    message(FATAL_ERROR "${what} was not found; on Debian and Ubuntu: apt-get install ${package}")
+  endif()
+endfunction()
+
+find_package(Threads REQUIRED)
+find_package(OpenSSL 3 QUIET)
+stella_need(OPENSSL_FOUND "OpenSSL 3" libssl-dev)
+find_package(PkgConfig QUIET)
+stella_need(PKG_CONFIG_FOUND "pkg-config" pkg-config)
+find_package(spdlog QUIET)
+stella_need(spdlog_FOUND "spdlog" libspdlog-dev)
+pkg_check_modules(HWY QUIET IMPORTED_TARGET libhwy)
+stella_need(HWY_FOUND "Highway (libhwy)" libhwy-dev)
+pkg_check_modules(XXHASH QUIET IMPORTED_TARGET libxxhash)
+stella_need(XXHASH_FOUND "xxHash" libxxhash-dev)
+find_path(ASIO_INCLUDE_DIR asio.hpp)
+stella_need(ASIO_INCLUDE_DIR "Asio (asio.hpp)" libasio-dev)
+
+if(STELLA_TESTS)
+  find_package(GTest QUIET)
+  stella_need(GTest_FOUND "GoogleTest" libgtest-dev)
+endif()
+if(STELLA_BENCHMARKS)
+  find_package(benchmark QUIET)
+  stella_need(benchmark_FOUND "Google Benchmark" libbenchmark-dev)
+endif()
+
 add_library(stella_asio INTERFACE)
 target_include_directories(stella_asio SYSTEM INTERFACE ${ASIO_INCLUDE_DIR})
 # Asio 1.22 decides by _GLIBCXX_HAVE_ALIGNED_ALLOC, which only some of the files that include it have seen by then: one
