@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "base/text.hpp"
+#include "membership/control_content.hpp"
 #include "membership/mesh.hpp"
 
 namespace stella {
@@ -11,44 +12,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::uint64_t kReportEvery =
     kBroadcastWindow / 4;  // bytes consumed between two reports to the root
-
-// One chunk of a broadcast: u64 size of the whole, u64 offset, bytes. The first one is empty and only
-// announces.
-struct Chunk {
-  std::uint64_t whole;
-  std::uint64_t offset;
-  std::span<const std::byte> bytes;
-};
-
-Bytes encode(const Chunk& chunk) {
-  Bytes content;
-  content.reserve(2 * sizeof(std::uint64_t) + chunk.bytes.size());
-  ByteWriter writer(content);
-  writer.put(chunk.whole);
-  writer.put(chunk.offset);
-  writer.put_bytes(chunk.bytes);
-  return content;
-}
-
-Chunk decode_chunk(std::span<const std::byte> content) {
-  ByteReader reader(content, "a chunk of a broadcast");
-  const auto whole = reader.get<std::uint64_t>();
-  const auto offset = reader.get<std::uint64_t>();
-  return {whole, offset, reader.rest()};
-}
-
-Bytes encode_consumed(std::uint64_t bytes) {
-  Bytes content;
-  ByteWriter(content).put(bytes);
-  return content;
-}
-
-std::uint64_t decode_consumed(std::span<const std::byte> content) {
-  ByteReader reader(content, "a report on a broadcast");
-  const auto bytes = reader.get<std::uint64_t>();
-  reader.expect_end();
-  return bytes;
-}
 
 std::size_t size_of(const std::vector<std::span<std::byte>>& parts) {
   std::size_t size = 0;

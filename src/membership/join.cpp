@@ -20,34 +20,6 @@ constexpr auto kAttemptTimeout = 10s;  // to resolve, connect and shake hands on
 constexpr auto kFirstPause = 50ms;     // between attempts; doubles
 constexpr auto kLongestPause = 1s;
 constexpr int kRefusalsToBelieve = 3;
-constexpr std::size_t kMaxMembers = 65'536;  // in a table of addresses
-
-Bytes encode_addresses(const std::vector<Address>& addresses) {
-  Bytes bytes;
-  ByteWriter writer(bytes);
-  writer.put(static_cast<std::uint32_t>(addresses.size()));
-  for (const Address& address : addresses) {
-    writer.put_string(address.host);
-    writer.put(address.port);
-  }
-  return bytes;
-}
-
-std::vector<Address> decode_addresses(std::span<const std::byte> bytes, std::size_t expected) {
-  ByteReader reader(bytes, "the table of addresses");
-  const auto count = reader.get<std::uint32_t>();
-  if (count != expected || count > kMaxMembers) {
-    throw Error(ErrorCode::protocol, "the table of addresses has " + std::to_string(count) + " entries; " +
-                                         std::to_string(expected) + " members were expected");
-  }
-  std::vector<Address> addresses(count);
-  for (Address& address : addresses) {
-    address.host = reader.get_string(kMaxHost);
-    address.port = reader.get<std::uint16_t>();
-  }
-  reader.expect_end();
-  return addresses;
-}
 
 }  // namespace
 
@@ -269,36 +241,6 @@ void Mesh::add_peer(const Hello& hello, std::string address, TlsStream stream, b
   carrying_.spawn(serve(hello.rank, std::move(connection)));
   log_->debug("connected with {}", describe(hello.rank));
   changed_.notify();
-}
-
-// --- The table of addresses.
-
-// An empty host stands for the one by which a member reaches member 0: it shares member 0's machine.
-void Mesh::send_addresses() {
-  std::vector<Address> table;
-  for (const MemberInfo& member : members_) {
-    if (member.rank == 0) {
-      table.push_back({"", port_});
-      continue;
-    }
-    Address address = parse_address(member.address);
-    std::error_code error;
-    const auto number = asio::ip::make_address(address.host, error);
-    if (!error && number.is_loopback()) address.host.clear();
-    table.push_back(std::move(address));
-  }
-  send_to_all({0, Collective::addresses, ""}, encode_addresses(table));
-}
-
-asio::awaitable<void> Mesh::receive_addresses(const Address& coordinator) {
-  const Call call{0, Collective::addresses, ""};
-  while (!failure_ && !peers_[0].connection) co_await changed_.wait();
-  const ControlMessage message = co_await receive(0, call);
-  auto table = decode_addresses(message.content(), options_.world_size);
-  for (Rank rank = 1; rank < options_.world_size; ++rank) {
-    if (table[rank].host.empty()) table[rank].host = coordinator.host;
-    members_[rank].address = to_string(table[rank]);
-  }
 }
 
 }  // namespace stella

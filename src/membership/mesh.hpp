@@ -1,5 +1,6 @@
 // The inside of Group: one connection to every other member, the first failure, and the collectives over
-// them. Split over mesh.cpp (life and failure), join.cpp (how the mesh comes to be) and collectives.cpp.
+// them. Split over mesh.cpp (life and failure), join.cpp (how the mesh comes to be), address_table.cpp and
+// collectives.cpp.
 #pragma once
 
 #include <asio/awaitable.hpp>
@@ -72,12 +73,14 @@ class Mesh {
   asio::awaitable<void> dial(Rank to);
   asio::awaitable<void> dial_once(Rank to);
   asio::awaitable<void> until_complete(TimePoint deadline);
-  asio::awaitable<void> receive_addresses(const Address& coordinator);
-  void send_addresses();
   void add_peer(const Hello& hello, std::string address, TlsStream stream, bool answer);
   Hello own_hello() const;
   bool complete() const;
   Error not_complete() const;
+
+  // address_table.cpp
+  asio::awaitable<void> receive_addresses(const Address& coordinator);
+  void send_addresses();
 
   // mesh.cpp
   asio::awaitable<void> serve(Rank rank, std::shared_ptr<Connection> connection);
