@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "compress/encoding.hpp"
+#include "fuzzing.hpp"
 #include "kernels/block.hpp"
 #include "stella/error.hpp"
 
@@ -36,4 +37,16 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     decode(body, total_blocks);
   }
   return 0;
+}
+
+std::vector<stella::Bytes> stella::fuzz::examples() {
+  std::vector<Bytes> bodies;
+  for (const ValueCoding coding : {ValueCoding::fp32, ValueCoding::bf16}) {
+    for (const std::vector<BlockId>& blocks : {std::vector<BlockId>{}, {1, 3}, {0, 17, 18, 299}}) {
+      std::vector<float> residual(300 * kBlock, 0.5f);
+      bodies.emplace_back();
+      encode_blocks(blocks, coding, residual, bodies.back());
+    }
+  }
+  return bodies;
 }

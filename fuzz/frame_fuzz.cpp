@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstdlib>
 
+#include "fuzzing.hpp"
 #include "membership/control.hpp"
 #include "membership/farewell.hpp"
 #include "net/frame.hpp"
@@ -32,4 +33,18 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   } catch (const stella::Error&) {
   }
   return 0;
+}
+
+std::vector<stella::Bytes> stella::fuzz::examples() {
+  const auto frame = [](FrameType type, const Bytes& body) {
+    const FrameHeaderBytes header = encode({type, static_cast<std::uint32_t>(body.size())});
+    Bytes bytes(header.begin(), header.end());
+    bytes.insert(bytes.end(), body.begin(), body.end());
+    return bytes;
+  };
+  const Bytes content{std::byte{0xaa}, std::byte{0xbb}};
+  return {frame(FrameType::control, encode(Call{3, Collective::all_gather, "model"}, content)),
+          frame(FrameType::control, encode(Call{4, Collective::barrier, "model compared"}, {})),
+          frame(FrameType::abort, encode(Error(ErrorCode::peer_lost, "member 2 sent nothing for 10 s"))),
+          frame(FrameType::heartbeat, {}), frame(FrameType::leave, {})};
 }

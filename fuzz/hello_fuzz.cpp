@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstdlib>
 
+#include "fuzzing.hpp"
 #include "membership/hello.hpp"
 #include "stella/error.hpp"
 
@@ -18,7 +19,8 @@ void decode(std::span<const std::byte> bytes) {
     const stella::Hello hello = stella::decode_hello(bytes, "the fuzzer");
     const stella::Bytes encoded = stella::encode(hello);
     if (stella::decode_hello(encoded, "the fuzzer") != hello) std::abort();
-    const bool replaced = std::ranges::search(encoded, kReplacement).begin() != encoded.end();
+    const bool replaced = std::search(encoded.begin(), encoded.end(), kReplacement.begin(),
+                                      kReplacement.end()) != encoded.end();
     if (!replaced && !std::ranges::equal(encoded, bytes)) std::abort();
   } catch (const stella::Error&) {
   }
@@ -35,4 +37,17 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   hello.insert(hello.end(), bytes.begin(), bytes.end());
   decode(hello);
   return 0;
+}
+
+std::vector<stella::Bytes> stella::fuzz::examples() {
+  const Hello hello{.world_size = 4,
+                    .rank = 2,
+                    .port = 4242,
+                    .name = "c1m0",
+                    .cluster = "c1",
+                    .hostname = "gpu7",
+                    .host = "",
+                    .software = "stellatrain"};
+  const Bytes whole = encode(hello);
+  return {whole, Bytes(whole.begin() + 8, whole.end())};  // the target writes magic and version itself too
 }

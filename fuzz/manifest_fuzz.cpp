@@ -4,6 +4,7 @@
 #include <cstdlib>
 
 #include "engine/manifest.hpp"
+#include "fuzzing.hpp"
 #include "stella/error.hpp"
 
 namespace {
@@ -28,4 +29,13 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   manifest.insert(manifest.end(), bytes.begin(), bytes.end());
   read(manifest);
   return 0;
+}
+
+std::vector<stella::Bytes> stella::fuzz::examples() {
+  Manifest manifest;
+  manifest.bucket_bytes = 4 << 20;
+  manifest.groups.resize(2);
+  manifest.groups[0].kind = OptimizerKind::adamw;
+  manifest.tensors = {{"fc.weight", {128, 64}, "float32", 0}, {"fc.bias", {128}, "bfloat16", 1}};
+  return {write_manifest(manifest), write_manifest({})};
 }

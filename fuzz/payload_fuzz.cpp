@@ -6,6 +6,8 @@
 
 #include "compress/encoding.hpp"
 #include "exchange/payload.hpp"
+#include "fuzzing.hpp"
+#include "kernels/block.hpp"
 #include "stella/error.hpp"
 
 namespace {
@@ -37,4 +39,20 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   header.samples = 1;
   parse(stella::Payload(header, bytes).bytes());
   return 0;
+}
+
+std::vector<stella::Bytes> stella::fuzz::examples() {
+  PayloadHeader header;
+  header.bucket = 7;
+  header.iteration = 412;
+  header.samples = 32;
+  header.settings.kind = OptimizerKind::adamw;
+  std::vector<float> residual(64 * kBlock, 0.5f);
+  const std::vector<BlockId> blocks{0, 5, 63};
+  Bytes body;
+  encode_blocks(blocks, ValueCoding::fp32, residual, body);
+  const Payload full(header, body);
+  header.samples = 0;
+  const Payload empty(header, {});
+  return {full.bytes(), empty.bytes(), body};
 }
