@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <spdlog/sinks/base_sink.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -25,7 +26,8 @@ asio::awaitable<void> visit(TlsContext& tls, Address address) {
 // A listener on its thread that keeps whoever gets through.
 class Door {
  public:
-  explicit Door(ListenerOptions options = {}) : listener_(net_.io(), tls_, options, test_logger("door")) {
+  explicit Door(ListenerOptions options = {}, Logger logger = test_logger("door"))
+      : listener_(net_.io(), tls_, options, std::move(logger)) {
     port_ = net_.call([this] { return listener_.open(); });
     Listener::Handler handler = [this](TlsStream stream, asio::ip::tcp::endpoint) {
       guests_.push_back(std::move(stream));
@@ -146,15 +148,33 @@ class NoDescriptors {
   rlimit before_{};
 };
 
+// A log that says when its first line is written.
+class FirstLine : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  std::future<void> written() { return written_.get_future(); }
+
+ private:
+  void sink_it_(const spdlog::details::log_msg&) override {
+    if (!std::exchange(told_, true)) written_.set_value();
+  }
+  void flush_() override {}
+
+  std::promise<void> written_;
+  bool told_ = false;
+};
+
 TEST(Listener, RunningOutOfDescriptorsIsSurvived) {
-  Door door;
+  const auto log = std::make_shared<FirstLine>();
+  auto refusal = log->written();
+  Door door({}, std::make_shared<spdlog::logger>("door", log));
   asio::io_context io;
   asio::ip::tcp::socket stranger(io, asio::ip::tcp::v4());
   {
     const NoDescriptors none;
     stranger.connect({asio::ip::address_v4::loopback(), door.port()});
-    while (door.refused() == 0) std::this_thread::sleep_for(5ms);
+    EXPECT_EQ(refusal.wait_for(10s), std::future_status::ready);
   }
+  EXPECT_GE(door.refused(), 1u);
   door.let_in_a_member();
 }
 
