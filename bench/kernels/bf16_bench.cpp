@@ -5,17 +5,6 @@
 namespace stella::bench {
 namespace {
 
-void narrow_to_bf16(benchmark::State& state) {
-  const auto from = normal(kNumel);
-  AlignedArray<std::uint16_t> to(kNumel);
-  for (auto _ : state) {
-    to_bf16(from, to.data());
-    benchmark::ClobberMemory();
-  }
-  per(state, "parameter", kNumel);
-}
-BENCHMARK(narrow_to_bf16);
-
 void widen_from_bf16(benchmark::State& state) {
   const AlignedArray<std::uint16_t> from(kNumel);
   AlignedArray<float> to(kNumel);

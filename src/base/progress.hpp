@@ -82,13 +82,8 @@ class Progress {
     if (t > reached_) std::rethrow_exception(error_);
   }
 
-  Iteration newest() const {
-    std::lock_guard lock(mutex_);
-    return reached_;
-  }
-
  private:
-  mutable std::mutex mutex_;  // guards what follows
+  std::mutex mutex_;  // guards what follows
   Iteration reached_;
   std::exception_ptr error_;
   std::vector<std::pair<Iteration, Resume>> waiters_;

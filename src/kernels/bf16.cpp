@@ -11,16 +11,15 @@ HWY_BEFORE_NAMESPACE();
 namespace stella::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// The bits of `v` rounded to bf16, in the upper half of each 32-bit lane; the lower half is 0.
+// The bits of `v`, which is finite, rounded to bf16, in the upper half of each 32-bit lane; the lower half is
+// 0.
 template <class D, class V>
 HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> rounded(D /*d*/, V v) {
   const hn::RebindToUnsigned<D> du;
   const auto bits = hn::BitCast(du, v);
   const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1));
   const auto nearest = hn::Add(hn::Add(bits, hn::Set(du, 0x7fff)), odd);
-  const auto upper = hn::And(nearest, hn::Set(du, 0xffff0000));
-  const auto is_nan = hn::RebindMask(du, hn::IsNaN(v));
-  return hn::IfThenElse(is_nan, hn::Set(du, 0x7fc00000), upper);
+  return hn::And(nearest, hn::Set(du, 0xffff0000));
 }
 
 // Stores the upper halves of the lanes of `bits`.
@@ -33,14 +32,7 @@ HWY_INLINE void store_upper(D /*d*/, V bits, std::uint16_t* to) {
   hn::StoreU(hn::DemoteTo(narrow, hn::BitCast(di, hn::ShiftRight<16>(hn::BitCast(du, bits)))), narrow, to);
 }
 
-// In all three, `count` is a multiple of Lanes(d).
-template <class D>
-void to_bf16_run(D d, const float* from, std::size_t count, std::uint16_t* to) {
-  for (std::size_t i = 0; i < count; i += hn::Lanes(d)) {
-    store_upper(d, rounded(d, hn::LoadU(d, from + i)), to + i);
-  }
-}
-
+// In both, `count` is a multiple of Lanes(d).
 template <class D>
 void from_bf16_run(D d, const std::uint16_t* from, std::size_t count, float* to) {
   const hn::RebindToUnsigned<D> du;
@@ -61,15 +53,6 @@ void take_bf16_run(D d, float* residual, std::size_t count, std::uint16_t* sent)
     store_upper(d, bits, sent + i);
     hn::StoreU(hn::Sub(value, hn::BitCast(d, bits)), d, residual + i);
   }
-}
-
-void to_bf16(std::span<const float> from, std::uint16_t* to) {
-  const hn::ScalableTag<float> d;
-  const hn::CappedTag<float, 1> one;
-  const std::size_t tail = from.size() % hn::Lanes(d);
-  const std::size_t body = from.size() - tail;
-  to_bf16_run(d, from.data(), body, to);
-  to_bf16_run(one, from.data() + body, tail, to + body);
 }
 
 void from_bf16(std::span<const std::uint16_t> from, float* to) {
@@ -94,11 +77,8 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace stella {
 
-HWY_EXPORT(to_bf16);
 HWY_EXPORT(from_bf16);
 HWY_EXPORT(take_blocks_bf16);
-
-void to_bf16(std::span<const float> from, std::uint16_t* to) { HWY_DYNAMIC_DISPATCH(to_bf16)(from, to); }
 
 void from_bf16(std::span<const std::uint16_t> from, float* to) { HWY_DYNAMIC_DISPATCH(from_bf16)(from, to); }
 

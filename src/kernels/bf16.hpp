@@ -1,5 +1,5 @@
-// fp32 to bfloat16 and back, rounding to the nearest, ties to even. Bit-equal to torch's conversion; a NaN
-// becomes 0x7fc0. A bf16 number is kept as the upper half of the fp32 with its value.
+// fp32 to bfloat16 and back, rounding to the nearest, ties to even, as torch does. A bf16 number is kept as
+// the upper half of the fp32 with its value.
 #pragma once
 
 #include <cstdint>
@@ -8,9 +8,6 @@
 #include "base/ids.hpp"
 
 namespace stella {
-
-// to[i] = bf16(from[i]); any length. Finite values beyond the largest bf16 become infinite.
-void to_bf16(std::span<const float> from, std::uint16_t* to);
 
 // to[i] = float(from[i]), exactly; any length.
 void from_bf16(std::span<const std::uint16_t> from, float* to);

@@ -25,8 +25,6 @@ void Group::on_payload(std::function<void(Rank, Bytes)> handler) { mesh_->on_pay
 void Group::send_payload(Rank to, std::shared_ptr<const Bytes> body, Priority priority) {
   mesh_->send_payload(to, std::move(body), priority);
 }
-std::size_t Group::queued_bytes(Rank to) const { return mesh_->queued_bytes(to); }
-asio::awaitable<void> Group::drained(Rank to, std::size_t bytes) { return mesh_->drained(to, bytes); }
 
 asio::awaitable<std::vector<Bytes>> Group::all_gather(std::string tag, Bytes mine) {
   return mesh_->all_gather(Collective::all_gather, std::move(tag), std::move(mine));

@@ -87,10 +87,6 @@ class Group {
   // first, equal ones in call order. The same body may go to several members: nothing is copied. Does nothing
   // if the member has left or the group has failed (on_left and on_failure have told).
   void send_payload(Rank to, std::shared_ptr<const Bytes> body, Priority priority);
-  // Payload and control bytes that wait for the network.
-  std::size_t queued_bytes(Rank to) const;
-  // Returns once at most `bytes` are queued for the member, or it has left. Throws the group's failure.
-  asio::awaitable<void> drained(Rank to, std::size_t bytes);
 
   // --- Collectives. Every member makes the same calls in the same order, each with the same tag; a different
   // one is Error(mismatch) that names both. A member that has left is Error(peer_lost) for those who need it,

@@ -218,17 +218,6 @@ void Mesh::send_payload(Rank to, std::shared_ptr<const Bytes> body, Priority pri
   if (peers_[to].connection) peers_[to].connection->send(FrameType::payload, std::move(body), priority);
 }
 
-std::size_t Mesh::queued_bytes(Rank to) const {
-  const auto& connection = peers_.at(to).connection;
-  return connection && !connection->ended() ? connection->queued_bytes() : 0;
-}
-
-asio::awaitable<void> Mesh::drained(Rank to, std::size_t bytes) {
-  const auto connection = peers_.at(to).connection;
-  if (connection) co_await connection->drained(bytes);
-  throw_if_failed();
-}
-
 Traffic Mesh::traffic(Rank peer) const {
   const auto& connection = peers_.at(peer).connection;
   return connection ? connection->traffic() : Traffic{};

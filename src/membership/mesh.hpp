@@ -38,8 +38,6 @@ class Mesh {
   const std::vector<MemberInfo>& members() const { return members_; }
 
   void send_payload(Rank to, std::shared_ptr<const Bytes> body, Priority priority);
-  std::size_t queued_bytes(Rank to) const;
-  asio::awaitable<void> drained(Rank to, std::size_t bytes);
   Traffic traffic(Rank peer) const;
 
   asio::awaitable<std::vector<Bytes>> all_gather(Collective kind, std::string tag, Bytes mine);

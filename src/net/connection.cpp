@@ -68,7 +68,6 @@ asio::awaitable<void> Connection::until_end(asio::awaitable<void> loop) {
 asio::awaitable<void> Connection::read_frames(const Handlers& handlers) {
   while (!ended_) {
     Frame frame = co_await read_frame(stream_, peer_);
-    ++frames_received_;
     note_life(Clock::now());
     if (frame.type == FrameType::leave) {
       peer_has_left_ = true;
@@ -108,7 +107,6 @@ asio::awaitable<void> Connection::write_next() {
   const std::array<asio::const_buffer, 2> buffers{
       asio::buffer(header), asio::const_buffer(next.body ? next.body->data() : nullptr, size)};
   co_await asio::async_write(stream_, buffers, asio::use_awaitable);
-  ++frames_sent_;
   queued_bytes_ -= kFrameHeaderSize + size;
   if (wire_bytes_sent(stream_) >= next_key_at_) {
     renew_sending_key(stream_);
@@ -179,10 +177,6 @@ void Connection::send(FrameType type, std::shared_ptr<const Bytes> body, Priorit
   changed_.notify();
 }
 
-asio::awaitable<void> Connection::drained(std::size_t bytes) {
-  while (queued_bytes_ > bytes && !ended_) co_await changed_.wait();
-}
-
 void Connection::close() {
   closing_ = true;
   changed_.notify();
@@ -198,12 +192,7 @@ void Connection::discard_queue() {
 void Connection::cut() { end(nullptr); }
 
 Traffic Connection::traffic() {
-  return {.bytes_sent = wire_bytes_sent(stream_),
-          .bytes_received = wire_bytes_received(stream_),
-          .frames_sent = frames_sent_,
-          .frames_received = frames_received_,
-          .queued_bytes = queued_bytes_,
-          .last_received = last_received_};
+  return {.bytes_sent = wire_bytes_sent(stream_), .bytes_received = wire_bytes_received(stream_)};
 }
 
 // The first reason stays. An end of the stream after close() is what close() waits for.

@@ -51,9 +51,6 @@ class Connection {
   // last. The body is shared, not copied. Dropped when the connection has ended.
   void send(FrameType type, std::shared_ptr<const Bytes> body, Priority priority = {});
 
-  // Returns once at most `bytes` are queued or the connection has ended.
-  asio::awaitable<void> drained(std::size_t bytes);
-
   // Sends what is queued, then nothing more, and lets run() return once the peer has closed its side too.
   // Frames that still come are not handled.
   void close();
@@ -117,8 +114,6 @@ class Connection {
   TimePoint write_failed_ = kNever;
   std::uint64_t bytes_seen_ = 0;  // of wire_bytes_received, at last_received_
   std::uint64_t next_key_at_;     // of wire_bytes_sent
-  std::uint64_t frames_sent_ = 0;
-  std::uint64_t frames_received_ = 0;
 };
 
 }  // namespace stella

@@ -127,10 +127,14 @@ TEST(Collectives, AnEarlyBroadcastFillsAWindowAndNoMore) {
   Bytes data(3 * kBroadcastWindow);
   Bytes copy(data.size());
   auto sending = members[0]->net().start(members[0]->group().broadcast("early", 0, data));
-  EXPECT_EQ(sending.wait_for(500ms), std::future_status::timeout);
+  members[0]->net().call([&] {
+    members[0]->group().send_payload(1, std::make_shared<const Bytes>(), {1, 0});
+  });
+  members[1]->payloads(1);  // control is more urgent: now all that was sent before is there
+  EXPECT_EQ(sending.wait_for(0ms), std::future_status::timeout);
   const auto sent = members[0]->net().call([&] { return members[0]->group().traffic(1).bytes_sent; });
   EXPECT_LE(sent, kBroadcastWindow + kBroadcastChunk);
-  EXPECT_LE(members[0]->net().call([&] { return members[0]->group().queued_bytes(1); }), kBroadcastWindow);
+  EXPECT_GE(sent, kBroadcastWindow);
   members[1]->net().run(members[1]->group().broadcast("early", 0, copy));
   sending.get();
 }
@@ -216,15 +220,10 @@ TEST(Payloads, EarlierIterationsOvertakeInTheQueueThenBucketsNearerTheInput) {
   }
 }
 
-TEST(Payloads, WhatIsQueuedIsVisibleAndCanBeWaitedFor) {
+TEST(Payloads, CostHardlyMoreOnTheWireThanTheirSize) {
   Members members = joined_members(2);
   const auto body = std::make_shared<const Bytes>(Bytes(8'000'000));
-  const std::size_t queued = members[0]->net().call([&] {
-    members[0]->group().send_payload(1, body, {1, 0});
-    return members[0]->group().queued_bytes(1);
-  });
-  EXPECT_GE(queued, body->size());
-  members[0]->net().run(members[0]->group().drained(1, 0));
+  members[0]->net().call([&] { members[0]->group().send_payload(1, body, {1, 0}); });
   members[1]->payloads(1);
   const Traffic sent = members[0]->net().call([&] { return members[0]->group().traffic(1); });
   EXPECT_GE(sent.bytes_sent, body->size());

@@ -57,7 +57,7 @@ TEST(Failure, ThePendingAndLaterCallsOfSurvivorsThrowIt) {
   EXPECT_NAMES(error_of([&] { barrier.get(); }), "member 2");
   EXPECT_NAMES(error_of([&] { broadcast.get(); }), "member 2");
   EXPECT_NAMES(error_of([&] { members[0]->net().run(members[0]->group().barrier("later")); }), "member 2");
-  EXPECT_NAMES(error_of([&] { members[0]->net().run(members[0]->group().drained(1, 0)); }), "member 2");
+  EXPECT_NAMES(error_of([&] { members[0]->net().run(members[0]->group().all_gather("b", {})); }), "member 2");
 }
 
 TEST(Failure, WhoHearsOfAFailureAndThenLosesTheMessengerReportsTheFailure) {
