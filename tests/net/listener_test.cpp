@@ -23,11 +23,26 @@ asio::awaitable<void> visit(TlsContext& tls, Address address) {
   TlsStream stream = co_await connect(tls, address, deadline);
 }
 
+// A log that says when its first line is written.
+class FirstLine : public spdlog::sinks::base_sink<std::mutex> {
+ public:
+  std::future<void> written() { return written_.get_future(); }
+
+ private:
+  void sink_it_(const spdlog::details::log_msg&) override {
+    if (!std::exchange(told_, true)) written_.set_value();
+  }
+  void flush_() override {}
+
+  std::promise<void> written_;
+  bool told_ = false;
+};
+
 // A listener on its thread that keeps whoever gets through.
 class Door {
  public:
-  explicit Door(ListenerOptions options = {}, Logger logger = test_logger("door"))
-      : listener_(net_.io(), tls_, options, std::move(logger)) {
+  explicit Door(ListenerOptions options = {})
+      : listener_(net_.io(), tls_, options, std::make_shared<spdlog::logger>("door", log_)) {
     port_ = net_.call([this] { return listener_.open(); });
     Listener::Handler handler = [this](TlsStream stream, asio::ip::tcp::endpoint) {
       guests_.push_back(std::move(stream));
@@ -43,6 +58,8 @@ class Door {
   std::uint64_t refused() {
     return net_.call([this] { return listener_.refused(); });
   }
+  // Returns once the first refusal is logged.
+  void wait_for_a_refusal() { EXPECT_EQ(refusal_.wait_for(10s), std::future_status::ready); }
   // A member with the secret comes; throws unless it is let in.
   void let_in_a_member(RunSecret secret = test_secret()) {
     TestThread net;
@@ -51,6 +68,8 @@ class Door {
   }
 
  private:
+  const std::shared_ptr<FirstLine> log_ = std::make_shared<FirstLine>();
+  std::future<void> refusal_ = log_->written();
   TlsContext tls_{TlsRole::server, test_secret()};
   TestThread net_;
   Listener listener_;
@@ -82,6 +101,7 @@ TEST(Listener, AnotherSecretIsAnUnauthenticatedErrorForTheMember) {
   const Error error = error_of([&] { door.let_in_a_member(other_secret()); });
   EXPECT_EQ(error.code(), ErrorCode::unauthenticated);
   EXPECT_NAMES(error, "another run secret");
+  door.wait_for_a_refusal();
   EXPECT_EQ(door.refused(), 1u);
 }
 
@@ -119,6 +139,7 @@ TEST(Listener, AHandshakeThatTakesTooLongIsEnded) {
   }
   slow.wait_until_thrown_out();
   EXPECT_LT(Clock::now() - start, 2s);
+  door.wait_for_a_refusal();
   EXPECT_EQ(door.refused(), 1u);
 }
 
@@ -148,31 +169,14 @@ class NoDescriptors {
   rlimit before_{};
 };
 
-// A log that says when its first line is written.
-class FirstLine : public spdlog::sinks::base_sink<std::mutex> {
- public:
-  std::future<void> written() { return written_.get_future(); }
-
- private:
-  void sink_it_(const spdlog::details::log_msg&) override {
-    if (!std::exchange(told_, true)) written_.set_value();
-  }
-  void flush_() override {}
-
-  std::promise<void> written_;
-  bool told_ = false;
-};
-
 TEST(Listener, RunningOutOfDescriptorsIsSurvived) {
-  const auto log = std::make_shared<FirstLine>();
-  auto refusal = log->written();
-  Door door({}, std::make_shared<spdlog::logger>("door", log));
+  Door door;
   asio::io_context io;
   asio::ip::tcp::socket stranger(io, asio::ip::tcp::v4());
   {
     const NoDescriptors none;
     stranger.connect({asio::ip::address_v4::loopback(), door.port()});
-    EXPECT_EQ(refusal.wait_for(10s), std::future_status::ready);
+    door.wait_for_a_refusal();
   }
   EXPECT_GE(door.refused(), 1u);
   door.let_in_a_member();
