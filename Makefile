@@ -38,7 +38,7 @@ lint: setup  ## Formatting and the docs' commands, as CI checks them
 	tools/lint.sh
 
 format: setup  ## Formats everything
-	git ls-files '*.cpp' '*.hpp' | xargs clang-format -i
+	git ls-files '*.cpp' '*.hpp' | xargs .venv/bin/clang-format -i
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 

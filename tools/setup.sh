@@ -3,7 +3,7 @@
 # Quick when nothing is missing. Run from the project's root.
 set -euo pipefail
 
-packages=(build-essential cmake ninja-build ccache pkg-config clang-format git iproute2 util-linux
+packages=(build-essential cmake ninja-build ccache pkg-config git iproute2 util-linux
           libasio-dev libssl-dev libhwy-dev libspdlog-dev libxxhash-dev libgtest-dev libbenchmark-dev
           python3-dev python3-venv dataset-fashion-mnist)
 stamp=.venv/.setup-$(cat tools/setup.sh tools/requirements.txt | sha256sum | cut -c1-16)
