@@ -10,7 +10,7 @@ echo "stellatrain: building the engine (the first time takes a few minutes)"
 mkdir -p build
 .venv/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --editable . > build/install.log 2>&1 || {
   tail -n 40 build/install.log >&2
-  echo "stellatrain: the build failed; the whole log is build/install.log" >&2
+  echo "stellatrain: the build failed ($(df --output=avail -h . | tail -n 1 | tr -d ' ') free on this disk); the whole log is build/install.log" >&2
   exit 1
 }
 touch "$stamp"

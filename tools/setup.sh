@@ -7,9 +7,11 @@ packages=(build-essential cmake ninja-build ccache pkg-config git iproute2 util-
           libasio-dev libssl-dev libhwy-dev libspdlog-dev libxxhash-dev libgtest-dev libbenchmark-dev
           python3-dev python3-venv dataset-fashion-mnist)
 stamp=.venv/.setup-$(cat tools/setup.sh tools/requirements.txt | sha256sum | cut -c1-16)
+unfinished=.venv/.unfinished  # there while .venv/ is being filled
 
 say() { echo "stellatrain: $*"; }
 fail() { echo "stellatrain: $*" >&2; exit 1; }
+space() { df --output=avail -h . | tail -n 1 | tr -d ' '; }
 
 command -v apt-get > /dev/null || fail "this script needs apt (Debian 12/13, Ubuntu 24.04); elsewhere install: ${packages[*]}"
 # The documentation of the system's own Python is the demo's text; any version will do.
@@ -27,19 +29,31 @@ if [ ${#missing[@]} -gt 0 ]; then
     command -v sudo > /dev/null || fail "not root and no sudo: ask for 'apt-get install ${missing[*]}'"
     as_root=(sudo)
   fi
-  "${as_root[@]}" apt-get update -qq || fail "apt-get update failed: is there a network?"
-  DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -qq -y --no-install-recommends "${missing[@]}" > /dev/null ||
-    fail "apt-get could not install ${missing[*]}"
+  # sudo drops the environment, so it is set behind it; the lock may be held by the updates of a machine just started.
+  apt=("${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300)
+  "${apt[@]}" update || fail "apt-get update failed: is there a network?"
+  "${apt[@]}" install -y --no-install-recommends "${missing[@]}" > /dev/null ||
+    fail "apt-get could not install ${missing[*]} ($(space) free on this disk)"
 fi
 
 # The system packages were looked at above, each time; the stamp stands for .venv/ alone.
-if [ -e "$stamp" ]; then exit 0; fi
-if [ ! -x .venv/bin/python ]; then
+works() { [ ! -e "$unfinished" ] && .venv/bin/python -c 'import pip' 2> /dev/null; }
+if works && [ -e "$stamp" ]; then exit 0; fi
+if ! works; then
+  if [ -e .venv ]; then
+    compgen -G '.venv/.setup-*' > /dev/null || [ -e "$unfinished" ] ||
+      fail ".venv/ was not made here and holds no working Python with pip: remove it"
+    say ".venv/ was left unfinished, or its Python is gone: making it anew"
+  fi
+  mkdir -p .venv && touch "$unfinished" || fail "cannot write to .venv/ ($(space) free on this disk)"
+  rm -rf .venv/* .venv/.setup-* .venv/.installed
   say "making the Python environment in .venv/"
-  python3 -m venv .venv || fail "python3 -m venv failed; is python3-venv installed?"
+  python3 -m venv .venv || fail "python3 -m venv failed ($(space) free on this disk)"
 fi
+touch "$unfinished"
 say "installing Python packages into .venv/ (torch is large; this happens once)"
 .venv/bin/pip install --quiet --disable-pip-version-check -r tools/requirements.txt ||
-  fail "pip could not install tools/requirements.txt into .venv/"
+  fail "pip could not install tools/requirements.txt into .venv/: is there a network, and room? ($(space) free on this disk)"
 rm -f .venv/.setup-*
 touch "$stamp"
+rm "$unfinished"
