@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -95,6 +96,13 @@ def _process(who: Membership, body: Callable[..., Any], arguments: tuple) -> Any
     torch.set_num_threads(1)
     with Run(who) as run:
         return body(run, *arguments)
+
+
+def lacking(reason: str) -> NoReturn:
+    """Skips a test that this machine forbids to ordinary users. For root, and in CI, it must run."""
+    if os.geteuid() == 0 or "CI" in os.environ:
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import lacking
 
 from stellatrain.lab import Lab, LabError
 from stellatrain.lab.rate import parse_rate
@@ -44,7 +45,7 @@ def lab() -> Iterator[Lab]:
     try:
         lab = Lab(clusters=2, members=(2, 1), wan="40mbit", lan="200mbit").__enter__()
     except LabError as error:
-        pytest.skip(str(error))
+        lacking(str(error))
     yield lab
     lab.__exit__()
 
@@ -172,7 +173,7 @@ def test_a_lab_in_a_user_namespace_works_alike() -> None:
             assert lab.run(["sh", "-c", "exit $RANK"]) == 1
             assert len(lab.links()) == 3
     except LabError as error:
-        pytest.skip(str(error))
+        lacking(str(error))
 
 
 class Beacon:
