@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import shlex
 import shutil
 import sys
 import threading
@@ -46,6 +47,8 @@ def main() -> int:
             status = _train(name, folder, args)
         except LabError as error:
             print(error, file=sys.stderr)
+            if os.geteuid() != 0:
+                print(f"As root: {shlex.join(['sudo', sys.executable, *sys.argv])}", file=sys.stderr)
             return 1
         if status != 0:
             print(f"{name} failed with status {status}; see {folder}/*.log", file=sys.stderr)

@@ -176,6 +176,18 @@ def test_a_lab_in_a_user_namespace_works_alike() -> None:
         lacking(str(error))
 
 
+def test_where_user_namespaces_are_forbidden_the_error_names_the_switch(lab: Lab) -> None:
+    code = "from stellatrain.lab import Lab; Lab(user_namespace=True).__enter__()"
+    forbid = 'echo 0 > /proc/sys/user/max_user_namespaces && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "sh", "-c", forbid, "sh", sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "allow user namespaces: sudo sysctl -w user.max_user_namespaces=10000." in done.stderr
+
+
 class Beacon:
     """A named pipe that members of a `stella lab` hold open: it tells when all have died."""
 

@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 from stellatrain.lab.errors import LabError
 
@@ -20,6 +21,12 @@ SECRET_FILE = "/run/stella-secret"
 _READY = "ready\n"
 _CLOSE_SECONDS = 10.0
 _PACKAGES = {"unshare": "util-linux", "nsenter": "util-linux", "ip": "iproute2", "tc": "iproute2"}
+# Settings of the kernel that can forbid user namespaces: name, the value that forbids, one that allows.
+_SWITCHES = [
+    ("kernel.apparmor_restrict_unprivileged_userns", "1", "0"),  # Ubuntu's
+    ("kernel.unprivileged_userns_clone", "0", "1"),  # Debian's
+    ("user.max_user_namespaces", "0", "10000"),
+]
 _KEEPER = f"""
 mount -t tmpfs -o mode=755 tmpfs /run || exit 1
 IFS= read -r secret
@@ -102,12 +109,28 @@ class Sandbox:
         if self._keeper.stdout.readline() != _READY:
             reason = _one_line(self._keeper.stderr.read())
             raise LabError(
-                f"this machine does not let the lab make network namespaces ({reason}); run it as "
-                "root, or allow unprivileged user namespaces (sysctl "
-                "kernel.unprivileged_userns_clone=1, on Ubuntu also "
-                "kernel.apparmor_restrict_unprivileged_userns=0; a container must be started with "
-                "--privileged)."
+                f"this machine does not let the lab make network namespaces ({reason}); "
+                f"{_remedy(self._user_namespace)}."
             )
+
+
+def _remedy(user_namespace: bool) -> str:
+    """Returns what lets the lab make its namespaces here."""
+    container = "a container must be started with --privileged"
+    if not user_namespace:
+        return container
+    forbidding = [f"{name}={allow}" for name, forbid, allow in _SWITCHES if _setting(name) == forbid]
+    if not forbidding:
+        return f"run it as root ({container})"
+    return f"run it as root, or allow user namespaces: sudo sysctl -w {' '.join(forbidding)}"
+
+
+def _setting(name: str) -> str | None:
+    """Returns the kernel's setting `name`, None if this kernel has no such."""
+    try:
+        return Path("/proc/sys", *name.split(".")).read_text().strip()
+    except OSError:
+        return None
 
 
 def _require_tools() -> None:
