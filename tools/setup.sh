@@ -14,14 +14,16 @@ fail() { echo "stellatrain: $*" >&2; exit 1; }
 space() { df --output=avail -h . | tail -n 1 | tr -d ' '; }
 
 command -v apt-get > /dev/null || fail "this script needs apt (Debian 12/13, Ubuntu 24.04); elsewhere install: ${packages[*]}"
-# The documentation of the system's own Python is the demo's text; any version will do.
-python_doc=$(apt-cache depends python3-doc 2> /dev/null | sed -n 's/.*Depends: \(python3\.[0-9]*-doc\)$/\1/p' | head -n 1)
-packages+=("${python_doc:-python3-doc}")
-
+installed=$(dpkg-query -W -f '${Package} ${db:Status-Status}\n' "${packages[@]}" 'python3.*-doc' 2> /dev/null || true)
 missing=()
 for package in "${packages[@]}"; do
-  [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null)" = installed ] || missing+=("$package")
+  grep -qx "$package installed" <<< "$installed" || missing+=("$package")
 done
+# The documentation of the system's own Python is the demo's text; any version will do.
+if ! grep -q -- '-doc installed$' <<< "$installed"; then
+  python_doc=$(apt-cache depends python3-doc 2> /dev/null | sed -n 's/.*Depends: \(python3\.[0-9]*-doc\)$/\1/p' | head -n 1)
+  missing+=("${python_doc:-python3-doc}")
+fi
 if [ ${#missing[@]} -gt 0 ]; then
   say "installing system packages: ${missing[*]}"
   as_root=()
