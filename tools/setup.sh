@@ -48,7 +48,7 @@ if ! works; then
     say ".venv/ was left unfinished, or its Python is gone: making it anew"
   fi
   mkdir -p .venv && touch "$unfinished" || fail "cannot write to .venv/ ($(space) free on this disk)"
-  rm -rf .venv/* .venv/.setup-* .venv/.installed
+  rm -rf .venv/* .venv/.setup-* .venv/.installed build/python  # CMake remembers the old Python there
   say "making the Python environment in .venv/"
   python3 -m venv .venv || fail "python3 -m venv failed ($(space) free on this disk)"
 fi
