@@ -155,17 +155,13 @@ def test_everybody_starts_from_member_0s_moments() -> None:
     batches = Training().batches(2 * HALF, 8)
 
     def member(run: Run):
-        net, optimizer = mlp(), None
-        if run.rank == 0:
-            net, optimizer = copy.deepcopy(torch_for(HALF, "adamw", batches))
-        elif run.rank == 1:
-            net, optimizer = copy.deepcopy(torch_for(2, "adamw", batches))
+        net, optimizer = starts[run.rank]
         optimizer = distributed(run, net, optimizer or adamw(net))
         plain_loop(net, optimizer, batches[HALF:])
         run.finish()
         return flat(net)
 
-    mlp()
+    starts = [torch_for(HALF, "adamw", batches), torch_for(2, "adamw", batches), (mlp(), None)]
     results = run_members(3, member)
     expected = flat(torch_for(2 * HALF, "adamw", batches)[0])
     for weights in results:

@@ -91,7 +91,7 @@ def test_steps_are_weighted_by_the_samples_that_are_passed() -> None:
     """Unequal batches of 1 and 3 rows are the union batch of 4."""
 
     def member(run: Run):
-        net = mlp()
+        net = nets[run.rank]
         _, optimizer = run.distribute(net, sgd(net), **EXACT)
         rows = slice(0, 1) if run.rank == 0 else slice(1, 4)
         for x, y in vectors(10, 4):
@@ -103,6 +103,7 @@ def test_steps_are_weighted_by_the_samples_that_are_passed() -> None:
 
     expected = mlp()
     plain_loop(expected, sgd(expected), vectors(10, 4))
+    nets = [mlp(), mlp()]
     for weights in run_members(2, member):
         assert torch.allclose(weights, flat(expected), atol=1e-5)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from conftest import run_members
@@ -62,7 +60,7 @@ def flat(net: torch.nn.Module) -> torch.Tensor:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_equals_single_process_torch_on_the_union_batch(name: str, world_size: int) -> None:
     def member(run):
-        net = copy.deepcopy(model())
+        net = nets[run.rank]
         if run.rank != 0:  # everybody must start from member 0's weights
             torch.nn.init.zeros_(net[0].weight)
         _, optimizer = run.distribute(net, OPTIMIZERS[name](net), density=1, staleness=0, bucket_mib=1 / 256)
@@ -73,6 +71,8 @@ def test_equals_single_process_torch_on_the_union_batch(name: str, world_size: i
         run.finish()
         return flat(net)
 
+    # Made here, not by the members: these are threads, and torch.manual_seed() of one would cross another's.
+    nets = [model() for _ in range(world_size)]
     results = run_members(world_size, member)
     for other in results[1:]:
         assert torch.equal(other, results[0])
