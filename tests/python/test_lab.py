@@ -202,8 +202,10 @@ class Beacon:
         script = (
             f"trap '' TERM INT; exec 3>{self.path}; readlink /proc/self/ns/net >&3; sleep 300 & sleep 300"
         )
+        # What a script starts in its background has SIGINT ignored, and hands that on.
+        heeding = ["env", "--default-signal=INT"]
         lab = subprocess.Popen(
-            [sys.executable, "-m", "stellatrain", "lab", "--", "sh", "-c", script],
+            [*heeding, sys.executable, "-m", "stellatrain", "lab", "--", "sh", "-c", script],
             stdout=subprocess.DEVNULL,
         )
         seen = b""
