@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# usage: tools/fuzz.sh SECONDS. Builds the fuzz targets with the newest clang that has libFuzzer, and runs each for so
-# long. Without any clang, `make test` runs the same targets for a second each (fuzz/short_run.cpp).
+# usage: tools/fuzz.sh SECONDS. Builds the fuzz targets with the newest clang that has libFuzzer, and runs each
+# for so long. Without any clang, `make test` runs the same targets for a second each (fuzz/short_run.cpp).
 set -euo pipefail
 
 # A clang may be there without its runtime: only a program that links tells.
