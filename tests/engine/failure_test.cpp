@@ -74,6 +74,18 @@ TEST(EngineFailure, AMemberThatCannotStartTellsTheOthersWhy) {
   EXPECT_TRUE(contains(sentence_of(outcomes[1]), "invalid_argument")) << sentence_of(outcomes[1]);
 }
 
+// Something that one member does while another waits for it to be over, however it ends.
+class Act {
+ public:
+  // The actor keeps it: what it returns ends the act when it goes.
+  std::promise<void> begin() { return std::move(promise_); }
+  void wait_until_over() const { over_.wait(); }
+
+ private:
+  std::promise<void> promise_;
+  std::shared_future<void> over_ = promise_.get_future().share();
+};
+
 // What a signal does to the thread that sets it.
 thread_local bool interrupted = false;
 
@@ -82,19 +94,21 @@ TEST(EngineFailure, AMemberMayBeInterruptedWhileItComparesItsStateWithTheOthers)
   common.while_waiting = [] {
     if (interrupted) throw std::runtime_error("KeyboardInterrupt");
   };
-  std::promise<void> over;
-  const auto body = [&over](Session& session, std::uint32_t rank) {
+  Act comparison;
+  const auto body = [&comparison](Session& session, std::uint32_t rank) {
     Model model({500});
     const std::vector<GroupSettings> groups{sgd(1)};
+    std::promise<void> act;
+    if (rank == 0) act = comparison.begin();
     auto engine = session.distribute(model.specs, groups, small_buckets(1, 1), model.weight_pointers);
     if (rank == 1) {
-      over.get_future().wait();
+      comparison.wait_until_over();
       for (;;) engine->step(model.input(groups));
     }
     interrupted = true;
     EXPECT_THROW(engine->state_loaded(7, model.weight_pointers), std::runtime_error);
     interrupted = false;
-    over.set_value();
+    act.set_value();
     engine->step(model.input(groups));
   };
   const auto outcomes = outcomes_of_members(2, body, common);
@@ -106,21 +120,21 @@ TEST(EngineFailure, AMemberMayBeInterruptedWhileItComparesItsStateWithTheOthers)
 // Member 1 is silent where the others do `what`, until they have given it up.
 std::vector<std::string> sentences_when_one_is_silent_in(
     const std::function<void(Session&, Engine&, Model&, const std::vector<GroupSettings>&)>& what) {
-  std::promise<void> over;
+  Act collective;
   const auto body = [&](Session& session, std::uint32_t rank) {
     Model model({500});
     const std::vector<GroupSettings> groups{sgd(1)};
     EngineOptions options = small_buckets(1, 1);
-    options.step_timeout_seconds = 0.5;
+    options.step_timeout_seconds = 2;
+    std::promise<void> act;
+    if (rank == 0) act = collective.begin();
     auto engine = session.distribute(model.specs, groups, options, model.weight_pointers);
     engine->drain(Level::finished, model.weight_pointers, groups);
     if (rank == 1) {
-      over.get_future().wait();
+      collective.wait_until_over();
       for (;;) engine->step(model.input(groups));
     }
-    const Error error = error_of([&] { what(session, *engine, model, groups); });
-    if (rank == 0) over.set_value();
-    throw error;
+    what(session, *engine, model, groups);
   };
   std::vector<std::string> sentences;
   for (const auto& outcome : outcomes_of_members(3, body)) sentences.push_back(sentence_of(outcome));
@@ -138,50 +152,49 @@ TEST(EngineFailure, AMemberThatIsSilentInACollectiveIsNamedByAllAfterTheStepTime
   for (const std::string& sentence : sentences_when_one_is_silent_in(average)) {
     EXPECT_TRUE(contains(sentence, "timeout: member 1 (")) << sentence;
     EXPECT_TRUE(contains(sentence, "all_gather \"buffers\"")) << sentence;
-    EXPECT_TRUE(contains(sentence, "within 0.500 s")) << sentence;
+    EXPECT_TRUE(contains(sentence, "within 2 s")) << sentence;
     EXPECT_TRUE(contains(sentence, "STELLA_STEP_TIMEOUT")) << sentence;
   }
   for (const std::string& sentence : sentences_when_one_is_silent_in(load)) {
     EXPECT_TRUE(contains(sentence, "timeout: member 1 (")) << sentence;
     EXPECT_TRUE(contains(sentence, "all_gather \"state loaded\"")) << sentence;
   }
-  EXPECT_LT(std::chrono::steady_clock::now() - start, 8s);
+  EXPECT_LT(std::chrono::steady_clock::now() - start, 30s);
 }
 
 TEST(EngineFailure, AMemberThatNeverComesToDistributeIsNamedAfterTheStepTimeout) {
-  std::promise<void> over;
-  const auto outcomes = outcomes_of_members(2, [&over](Session& session, std::uint32_t rank) {
-    if (rank == 1) return over.get_future().wait();
+  Act start;
+  const auto outcomes = outcomes_of_members(2, [&start](Session& session, std::uint32_t rank) {
+    if (rank == 1) return start.wait_until_over();
+    const std::promise<void> act = start.begin();
     Model model({500});
     const std::vector<GroupSettings> groups{sgd(1)};
     EngineOptions options = small_buckets(1, 1);
     options.step_timeout_seconds = 0.5;
-    const Error error =
-        error_of([&] { session.distribute(model.specs, groups, options, model.weight_pointers); });
-    over.set_value();
-    throw error;
+    session.distribute(model.specs, groups, options, model.weight_pointers);
   });
   EXPECT_TRUE(contains(sentence_of(outcomes[0]), "timeout: member 1 (")) << sentence_of(outcomes[0]);
   EXPECT_TRUE(contains(sentence_of(outcomes[0]), "all_gather \"model\"")) << sentence_of(outcomes[0]);
 }
 
 TEST(EngineFailure, AnEngineThatGoesWithoutFinishEndsTheRunForAllAtOnceThoughItsSessionStays) {
-  std::promise<void> over;
-  const auto outcomes = outcomes_of_members(3, [&over](Session& session, std::uint32_t rank) {
+  Act training;
+  const auto outcomes = outcomes_of_members(3, [&training](Session& session, std::uint32_t rank) {
     Model model({500});
     const std::vector<GroupSettings> groups{sgd(1)};
+    std::promise<void> act;
+    if (rank == 0) act = training.begin();
     auto engine = session.distribute(model.specs, groups, small_buckets(1, 1), model.weight_pointers);
     engine->step(model.input(groups));
     if (rank == 1) {
       engine.reset();
-      return over.get_future().wait();
+      return training.wait_until_over();
     }
     const auto start = std::chrono::steady_clock::now();
     const Error error = error_of([&] {
       for (;;) engine->step(model.input(groups));
     });
-    EXPECT_LT(std::chrono::steady_clock::now() - start, 3s);
-    if (rank == 0) over.set_value();
+    EXPECT_LT(std::chrono::steady_clock::now() - start, 10s);
     throw error;
   });
   for (const std::uint32_t rank : {0u, 2u}) {
