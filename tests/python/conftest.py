@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import socket
@@ -55,12 +56,17 @@ def outcomes_of_members(world_size: int, body: Callable[[Run], Any], **overrides
     """As run_members, but exceptions are results too."""
     port = free_port()
     outcomes: list[Any] = [None] * world_size
+    # A member that ends while others still join ends their join, too.
+    joined = threading.Barrier(world_size)
 
     def member(rank: int) -> None:
         try:
             with Run(membership_of(rank, world_size, port, **overrides)) as run:
+                with contextlib.suppress(threading.BrokenBarrierError):  # not everybody joined
+                    joined.wait()
                 outcomes[rank] = body(run)
         except BaseException as problem:
+            joined.abort()
             outcomes[rank] = problem
 
     threads = [threading.Thread(target=member, args=(rank,), daemon=True) for rank in range(world_size)]
