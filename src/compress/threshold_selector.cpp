@@ -15,7 +15,7 @@ constexpr std::size_t kCandidates = 2;  // times the budget: more above v are no
 
 // Whether v is so far off that following it step by step would take long.
 bool no_guide(float threshold, std::size_t above, std::size_t budget) {
-  return above > kCandidates * budget || (threshold > 0 && above < budget / 2);
+  return above > kCandidates * budget || (threshold > 0 && above < (budget + 1) / 2);
 }
 
 // The n-th largest of `values`, n from 1; reorders them.

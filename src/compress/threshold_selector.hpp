@@ -12,14 +12,11 @@ namespace stella {
 //
 // What differs from the paper and its code, and why:
 // - What exceeds the budget is dropped smallest score first, not last place first; the pass starts where the
-// one
-//   before ended, so that equal scores take turns. No place in the bucket is favoured.
+//   one before ended, so that equal scores take turns. No place in the bucket is favoured.
 // - v moves by the measured slope (how many blocks exceed v, and how many 1.1 v), not by fixed steps: it
-// settles in
-//   two or three iterations whether scores are crowded (1 % more v, 20 % fewer blocks) or heavy-tailed.
+//   settles in two or three iterations whether scores are crowded (1 % more v, 20 % fewer blocks) or not.
 // - Where v is no guide at all (first call, v = 0, scores on another scale) it is read off the scores
-// themselves, in
-//   the same call.
+//   themselves, in the same call.
 class ThresholdSelector : public Selector {
  public:
   explicit ThresholdSelector(std::uint64_t seed) : start_(seed) {}

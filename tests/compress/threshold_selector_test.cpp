@@ -52,8 +52,19 @@ TEST_F(ThresholdSelectorTest, RecoversAtOnceFromAThresholdOfZero) {
 }
 
 TEST_F(ThresholdSelectorTest, RecoversAtOnceFromASuddenChangeOfScale) {
-  for (const float scale : {1.0f, 1e4f, 1e-4f, 1e15f, 1e-15f}) {
-    EXPECT_GE(chosen_of(normal(random, kNumel, scale), kBudget), kBudget * 3 / 4) << scale;
+  for (const std::size_t budget : {kBudget, std::size_t{2}, std::size_t{1}}) {
+    for (const float scale : {1.0f, 1e4f, 1e-4f, 1e15f, 1e-15f, 1e-17f}) {
+      EXPECT_GE(chosen_of(normal(random, kNumel, scale), budget), (budget * 3 + 3) / 4)
+          << scale << ", " << budget;
+    }
+  }
+}
+
+TEST_F(ThresholdSelectorTest, RecoversAtOnceFromAnInfiniteThresholdOfAFile) {
+  const std::uint64_t infinity = 0x7f800000;
+  for (const std::size_t budget : {1, 2, 200}) {
+    selector.set_state({0, infinity + 1});
+    EXPECT_GE(chosen_of(normal(random, kNumel), budget), (budget * 3 + 3) / 4);
   }
 }
 
