@@ -23,7 +23,8 @@ class Selector {
 
   // Replaces the content of `chosen` by the ids of at most `budget` blocks, ascending.
   //   scores  [blocks] at least 0, from accumulate_score; infinite ones are allowed, NaN is not
-  // A block of score 0 is never chosen: it has nothing to send.
+  // A block of score 0 is never chosen: it has nothing to send, or nothing yet that a square in fp32 can
+  // show.
   virtual void select(std::span<const float> scores, std::size_t budget, std::vector<BlockId>& chosen) = 0;
 
   // All that it carries from one call to the next: given to a selector of the same name and seed, that one

@@ -128,7 +128,7 @@ void PipelinedEngine::check_input(const StepInput& input) const {
   if (input.groups.size() != groups_) refuse("the number of param groups changed");
   for (const GroupSettings& group : input.groups) validate(group);
   if (!usable_samples(input.samples)) {
-    refuse("samples is " + std::to_string(input.samples) + "; it must be 0, or lie between 1e-30 and 1e30");
+    refuse("samples is " + std::to_string(input.samples) + "; it must be 0, or lie between 1e-9 and 1e12");
   }
   if (!std::isfinite(input.gradient_scale)) refuse("the gradient scale is not finite");
 }

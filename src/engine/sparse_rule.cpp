@@ -74,13 +74,13 @@ std::optional<std::uint32_t> SparseRule::copy(BucketId id, const StepInput& inpu
     } else if (!accumulate(bucket, slice, gradient + slice.begin, weight) && !bad) {
       const std::span<const float> values(gradient + slice.begin, slice.numel);
       if (find_nonfinite(values) < values.size())
-        bad = slice.tensor;  // else the sum overflowed: contribute() says so
+        bad = slice.tensor;  // else a square or a sum overflowed: contribute() sees which
     }
   }
   return bad;
 }
 
-// accumulated = residual + weight * gradient for one slice, with the scores; whether all of it is finite.
+// accumulated = residual + weight * gradient for one slice, with the scores; whether all of these are finite.
 bool SparseRule::accumulate(SparseBucket& bucket, const Slice& slice, const float* gradient, float weight) {
   const std::size_t whole = slice.numel / kBlock * kBlock;
   const float* residual = bucket.residual.data() + slice.offset;
@@ -108,7 +108,7 @@ PayloadPtr SparseRule::contribute(BucketId id, const Step& step) {
   if (!step.skip) {
     header.samples = step.input.samples;
     std::swap(bucket.residual, bucket.accumulated);
-    check_scores(bucket, step.iteration);
+    check_residual(bucket, step.iteration);
     const std::vector<BlockId> chosen = choose(bucket);
     encode_blocks(chosen, coding_, bucket.residual, body);
     blocks_sent_ += chosen.size();
@@ -139,10 +139,13 @@ std::vector<BlockId> SparseRule::present_blocks(const SparseBucket& bucket) cons
   return blocks;
 }
 
-// The gradients were finite; only a sum that overflowed can be otherwise.
-void SparseRule::check_scores(const SparseBucket& bucket, Iteration t) const {
-  const std::size_t block = find_nonfinite(bucket.scores);
-  if (block == bucket.scores.size()) return;
+// The gradients were finite; only a sum that overflowed can be otherwise. A block may be finite where its
+// score, a sum of squares, is not: it goes first.
+void SparseRule::check_residual(const SparseBucket& bucket, Iteration t) const {
+  if (find_nonfinite(bucket.scores) == bucket.scores.size()) return;
+  const std::size_t element = find_nonfinite({bucket.residual.data(), bucket.residual.size()});
+  if (element == bucket.residual.size()) return;
+  const std::size_t block = element / kBlock;
   throw Error(ErrorCode::nonfinite, "the accumulated gradient of '" +
                                         tensor_of(bucket, static_cast<BlockId>(block)) +
                                         "' overflowed at iteration " + std::to_string(t) +

@@ -8,7 +8,7 @@
 
 namespace stella {
 
-bool usable_samples(double samples) { return samples == 0 || (samples >= 1e-30 && samples <= 1e30); }
+bool usable_samples(double samples) { return samples == 0 || (samples >= 1e-9 && samples <= 1e12); }
 
 Payload::Payload(const PayloadHeader& header, std::span<const std::byte> body) : header_(header) {
   bytes_.reserve(128 + body.size());

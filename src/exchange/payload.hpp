@@ -31,7 +31,7 @@ struct PayloadHeader {
   friend bool operator==(const PayloadHeader&, const PayloadHeader&) = default;
 };
 
-// Whether a sample count is one that fp32 arithmetic can weight gradients with: 0, or from 1e-30 to 1e30.
+// Whether a sample count is one that fp32 arithmetic can weight gradients with: 0, or from 1e-9 to 1e12.
 bool usable_samples(double samples);
 
 // One contribution as it crosses the network. `bytes` is the whole message; it owns what body() shows.

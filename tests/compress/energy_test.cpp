@@ -78,7 +78,7 @@ TEST(Energy, BlocksAndThresholdKeepNearlyAllThatTheBestChoiceWould) {
       std::printf("%-10s %-12s %.4f of the best by magnitude, %.4f by energy, %.3f of the budget\n", name,
                   kind.name, of_magnitude, of_energy, of_budget);
       EXPECT_GE(of_magnitude, 0.95) << name << " on " << kind.name;
-      EXPECT_GE(of_energy, 0.95) << name << " on " << kind.name;
+      EXPECT_GE(of_energy, name == std::string("blocks") ? 0.9999 : 0.98) << name << " on " << kind.name;
       EXPECT_GE(of_budget, 0.9) << name << " on " << kind.name;
     }
   }

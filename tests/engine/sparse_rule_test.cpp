@@ -300,6 +300,16 @@ TEST(SparseRule, AnOnlyContributorWithAnotherOptimizerIsNamed) {
   EXPECT_NAMES(error, "adamw");
 }
 
+// Its square does not fit into fp32, itself it does.
+TEST(SparseRule, AHugeFiniteGradientIsSentFirst) {
+  World world(1, {16, 64}, 1, options_of(0.01));
+  world[0].model.gradients[0].assign(16, 1.0f);
+  world[0].model.gradients[1][40] = 1e25f;
+  world.step(1);
+  EXPECT_EQ(world[0].model.weights[0][3], 0);
+  EXPECT_EQ(world[0].model.weights[1][40], -1e25f);
+}
+
 TEST(SparseRule, AResidualThatOverflowsIsNamed) {
   World world(1, {16, 64}, 1, options_of(0.01));
   world[0].model.gradients[1][40] = std::numeric_limits<float>::max();

@@ -102,7 +102,7 @@ TEST(Payload, NoSingleWrongByteDoesMoreThanChangeTheHeaderOrGetItRefused) {
 
 TEST(Payload, ASampleCountThatCannotWeightAGradientIsRefused) {
   constexpr double kInfinity = std::numeric_limits<double>::infinity();
-  for (const double samples : {-1.0, kInfinity, -kInfinity, std::nan(""), 1e-300, 1e300}) {
+  for (const double samples : {-1.0, kInfinity, -kInfinity, std::nan(""), 0.9e-9, 1.1e12}) {
     PayloadHeader header = golden_header();
     header.samples = samples;
     EXPECT_TRUE(refused(header)) << samples;
