@@ -33,13 +33,13 @@ class Membership:
 # What each number may be. NaN is never it.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "world_size": (lambda value: value <= 65_536, "at most 65536"),
-    "join_timeout": (lambda value: 0 < value < 1e8, "above 0 and below 1e8"),
-    "peer_timeout": (lambda value: 0.01 <= value < 1e8, "at least 0.01 and below 1e8"),
+    "join_timeout": (lambda value: 0.001 <= value <= 1e8, "at least 0.001 and at most 1e8"),
+    "peer_timeout": (lambda value: 0.01 <= value <= 1e8, "at least 0.01 and at most 1e8"),
     "density": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
     "staleness": (lambda value: value in (0, 1), "0 or 1"),
     "bucket_mib": (lambda value: 1 / 256 <= value <= 32, "at least 1/256 (4 KiB) and at most 32"),
     "threads": (lambda value: 0 <= value <= 256, "at least 0 and at most 256"),
-    "step_timeout": (lambda value: 0 < value <= 1e8, "above 0 and at most 1e8"),
+    "step_timeout": (lambda value: 0.001 <= value <= 1e8, "at least 0.001 and at most 1e8"),
 }
 
 

@@ -245,9 +245,9 @@ void check_options(const EngineOptions& options) {
   }
   if (options.threads > 256)
     refuse("threads is " + std::to_string(options.threads) + "; it must be at most 256");
-  if (!(options.step_timeout_seconds > 0) || options.step_timeout_seconds > 1e8) {
+  if (!(options.step_timeout_seconds >= 0.001 && options.step_timeout_seconds <= 1e8)) {
     refuse("the step timeout is " + std::to_string(options.step_timeout_seconds) +
-           " s; it must be above 0 and at most 1e8");
+           " s; it must be at least 0.001 and at most 1e8");
   }
 }
 

@@ -26,9 +26,9 @@ std::optional<RunSecret> secret_of(const SessionOptions& options) {
 }
 
 std::chrono::milliseconds milliseconds(double seconds, const char* what) {
-  if (!(seconds > 0 && seconds < 1e8)) {
+  if (!(seconds >= 0.001 && seconds <= 1e8)) {
     throw Error(ErrorCode::invalid_argument, std::string(what) + " is " + std::to_string(seconds) +
-                                                 " s; it must be above 0 and below 1e8");
+                                                 " s; it must be at least 0.001 and at most 1e8");
   }
   return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));
 }

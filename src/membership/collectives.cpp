@@ -79,7 +79,7 @@ asio::awaitable<ControlMessage> Mesh::receive(Rank from, const Call& call) {
     fail(Error(ErrorCode::timeout, describe(from) + " did not take part in " + stella::describe(call) +
                                        " within " + to_text(options_.collective_timeout) +
                                        ", although it is alive: look at what it does; if it is only slow, "
-                                       "raise STELLA_STEP_TIMEOUT"));
+                                       "raise STELLA_STEP_TIMEOUT (it holds from distribute() on)"));
   });
   for (;;) {
     throw_if_failed();

@@ -152,6 +152,7 @@ def test_a_number_that_makes_no_sense_is_an_error_that_names_the_variable(
         ("bucket_mib", "32"),
         ("threads", "256"),
         ("step_timeout", "1e8"),
+        ("step_timeout", "0.001"),
     ],
 )
 def test_the_engine_takes_all_that_a_variable_may_be(
