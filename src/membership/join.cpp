@@ -153,6 +153,12 @@ std::optional<Error> Mesh::objection_to(const Hello& hello, const std::string& a
                                           std::to_string(options_.world_size) + " members (ranks 0 to " +
                                           std::to_string(options_.world_size - 1) + ")");
   }
+  try {
+    parse_address(address);
+  } catch (const Error& none) {
+    return Error(ErrorCode::protocol,
+                 who + " announces no address to connect to: " + none.what() + "; look at its STELLA_HOST");
+  }
   if (hello.rank == options_.rank || peers_[hello.rank].connection) {
     const std::string first = describe(hello.rank);
     return Error(ErrorCode::mismatch, who + " and " + first + " both claim rank " +

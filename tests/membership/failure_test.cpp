@@ -175,6 +175,28 @@ TEST(Hostile, AFrameOverItsLimitEndsTheRunAndNamesTheMember) {
   EXPECT_NAMES(error, std::to_string(kMaxPayload));
 }
 
+TEST(Hostile, AnAddressThatIsNoneIsRefusedAndItsMemberTold) {
+  Member member(quick_options(0, 2));
+  const std::string address = member.listen();
+  auto joining = member.net().start(member.group().join_through(""));
+  for (const auto& [host, port] : {std::pair{"a[b", 4242}, std::pair{"gpu7", 0}}) {
+    FakeMember liar(1, 2);
+    liar.announce(host, static_cast<std::uint16_t>(port));
+    liar.dial(address);
+    liar.say_hello();
+    const Frame answer = liar.next_frame();
+    ASSERT_EQ(answer.type, FrameType::abort);
+    const Error error = decode_farewell(answer.body, "member 0");
+    EXPECT_EQ(error.code(), ErrorCode::protocol);
+    EXPECT_NAMES(error, "member 1 (fake");
+    EXPECT_NAMES(error, "announces no address to connect to: \"" + std::string(host));
+    EXPECT_NAMES(error, "STELLA_HOST");
+  }
+  FakeMember honest(1, 2);
+  honest.connect(address);
+  joining.get();
+}
+
 TEST(Hostile, ControlMessagesThatNobodyWantsAreBounded) {
   Member member(quick_options(0, 2));
   const std::string address = member.listen();

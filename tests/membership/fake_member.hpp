@@ -22,14 +22,20 @@ class FakeMember {
     hello_.name = "fake";
   }
 
+  // What its hello says of where it listens.
+  void announce(std::string host, std::uint16_t port) {
+    hello_.host = std::move(host);
+    hello_.port = port;
+  }
   // Shows the secret, and says nothing yet.
   void dial(const std::string& address) { net_.run(reach(this, address)); }
   // Joins the member that listens there.
   void connect(const std::string& address) {
     dial(address);
-    send(FrameType::hello, encode(hello_));
+    say_hello();
     next_frame();
   }
+  void say_hello() { send(FrameType::hello, encode(hello_)); }
   void send(FrameType type, const Bytes& body) { net_.run(write_frame(*stream_, type, body)); }
   void send_raw(const Bytes& bytes) { net_.run(write_raw(this, bytes)); }
   void hang_up() {
