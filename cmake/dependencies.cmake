@@ -36,7 +36,8 @@ target_include_directories(stella_asio SYSTEM INTERFACE ${ASIO_INCLUDE_DIR})
 # file would free what another allocated in another way. So it is decided here.
 target_compile_definitions(stella_asio INTERFACE ASIO_STANDALONE ASIO_NO_DEPRECATED ASIO_SEPARATE_COMPILATION
                            ASIO_DISABLE_STD_ALIGNED_ALLOC)
-# At -O1 GCC inlines operator new of Asio's coroutine frames but not their operator delete, and takes them for unlike.
+# At -O1 GCC inlines operator new of Asio's coroutine frames but not their operator delete, and takes them for unlike:
+# the warning is off in every room that includes Asio, and AddressSanitizer (`make asan`) looks for real ones.
 target_compile_options(stella_asio INTERFACE "$<$<CXX_COMPILER_ID:GNU>:-Wno-mismatched-new-delete>")
 target_link_libraries(stella_asio INTERFACE Threads::Threads OpenSSL::SSL OpenSSL::Crypto)
 

@@ -27,7 +27,7 @@ _EXAMPLES = Path(__file__).resolve().parent
 _SCRIPTS = {
     "DDP": ["train_ddp.py"],
     "DDP fp16": ["train_ddp.py", "--hook", "fp16"],
-    "DDP PowerSGD": ["train_ddp.py", "--hook", "powersgd"],
+    "DDP PowerSGD": ["train_ddp.py", "--hook", "powersgd", "--rank", "4"],
     "StellaTrain": ["train.py"],
 }
 _PROGRESS_SECONDS = 5.0

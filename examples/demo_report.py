@@ -110,6 +110,7 @@ def write(traces: list[Trace], out: Path, setting: str, budget: float) -> str:
         "steps/s": [trace.steps_per_second for trace in traces],
         "MB sent per step and member": [trace.bytes_per_step / 1e6 for trace in traces],
         f"training loss at {grid[-1]:.0f} s": [float(curve[-1]) for curve in curves],
+        "s of training": [trace.duration for trace in traces],
         "validation loss": [trace.validation_loss for trace in traces],
     }
     for rival, curve in zip(traces[:-1], curves, strict=False):
