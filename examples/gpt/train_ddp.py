@@ -51,7 +51,8 @@ def _distribute(model: torch.nn.Module, args: argparse.Namespace) -> Distributed
         if args.hook == "fp16":
             model.register_comm_hook(None, default_hooks.fp16_compress_hook)
         return model
-    # One bucket: with more, the hook starts its collectives over gloo in an order that may differ by member.
+    # One bucket: with more, the hook starts its collectives over gloo in an order that differs by member, and
+    # gloo ends with "Received data size doesn't match expected size" (torch 2.13, each of three runs).
     model = DistributedDataParallel(model, bucket_cap_mb=1000)
     state = powerSGD_hook.PowerSGDState(None, matrix_approximation_rank=args.rank, start_powerSGD_iter=2)
     model.register_comm_hook(state, powerSGD_hook.powerSGD_hook)
