@@ -29,19 +29,22 @@ from safetensors.torch import save as to_bytes
 
 from stellatrain import buffers
 from stellatrain.errors import Error, error
+from stellatrain.extra import from_json, to_json
 from stellatrain.optimizer_state import BLOCK, make_room, slices
 
 if TYPE_CHECKING:
     from stellatrain.run import Run
 
-_FORMAT = 2
+_FORMAT = 3
+_READABLE = (2, 3)  # in 2, extra was plain JSON
 _SELECTOR = "selector."  # its name follows
 
 
 def save(run: Run, directory: Path, extra: dict[str, Any] | None = None) -> None:
     """Writes a checkpoint of this moment. Collective: every member calls it at the same iteration.
 
-    extra: JSON values to get back from load(), for example {"scheduler": scheduler.state_dict()}.
+    extra: values to get back from load() as they are, for example {"scheduler": scheduler.state_dict()}; of
+    which types, says stellatrain.extra.
 
     Raises Error("io") on every member, naming who could not write; the last checkpoint stays then.
     """
@@ -93,12 +96,14 @@ def load(run: Run, directory: Path) -> dict[str, Any]:
     optimizer = _optimizer(run)
     latest = _newest(run, directory)
     iteration = latest["iteration"]
+    extra: dict[str, Any] = {}
     _agree(run, "load", iteration=iteration, digest=latest["digest"])
     engine: dict[str, torch.Tensor] = {}
     torchs: dict[str, torch.Tensor] = {}
 
     def read() -> None:
         _check_described(run, latest, directory)
+        extra.update(_extra(latest, directory))
         own = _read(directory / f"member-{run.rank}-{iteration}.safetensors")
         consensus = _read(directory / f"consensus-{iteration}.safetensors")
         engine.update(consensus | own)
@@ -124,7 +129,7 @@ def load(run: Run, directory: Path) -> dict[str, Any]:
 
     _together(run, "load", read)
     _together(run, "load", fill)
-    return latest["extra"]
+    return extra
 
 
 def _optimizer(run: Run) -> Any:
@@ -141,12 +146,22 @@ def _described(run: Run, iteration: int, digest: str, extra: dict[str, Any] | No
         "world_size": run.world_size,
         "digest": digest,
         "param_groups": [_numbers(group) for group in run.optimizer.param_groups],
-        "extra": extra or {},
+        "extra": to_json(extra or {}),
     }
     try:
         return json.dumps(latest, indent=1).encode()
-    except (TypeError, ValueError) as cause:
-        raise error("invalid_argument", f"save: extra must hold what JSON can hold: {cause}") from cause
+    except ValueError as cause:  # an int of some thousand digits
+        raise error("invalid_argument", f"save: extra cannot be written as JSON: {cause}") from cause
+
+
+def _extra(latest: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """What save() was given."""
+    if latest["format"] < _FORMAT:
+        return latest["extra"]
+    try:
+        return from_json(latest["extra"])
+    except ValueError as cause:
+        raise error("io", f"{directory / 'latest.json'} is damaged: of 'extra', {cause}") from cause
 
 
 def _machine() -> str:
@@ -379,8 +394,9 @@ def _read_latest(path: Path) -> dict[str, Any]:
         missing = {"iteration", "world_size", "digest", "param_groups", "extra"} - latest.keys()
     except (OSError, ValueError, KeyError, TypeError) as cause:
         raise error("io", f"{path} is no checkpoint: {cause}") from cause
-    if written != _FORMAT:
-        raise error("io", f"{path} has format {written}; this version reads {_FORMAT}")
+    if written not in _READABLE:
+        readable = " and ".join(map(str, _READABLE))
+        raise error("io", f"{path} has format {written}; this version reads {readable}")
     if missing:
         raise error("io", f"{path} is no checkpoint: it lacks {', '.join(sorted(missing))}")
     return latest

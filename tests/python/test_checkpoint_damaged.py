@@ -67,7 +67,7 @@ def test_a_broken_file_is_an_error_on_every_member_that_names_it(
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "{}", "null", '{"format": 1}', '{"format": 2}', '{"format": 99}', "\udcff"]
+    "text", ["[]", "{}", "null", '{"format": 1}', '{"format": 3}', '{"format": 99}', "\udcff"]
 )
 def test_a_latest_json_that_is_none_is_an_error(checkpoint: Path, text: str) -> None:
     (checkpoint / "latest.json").write_text(text, errors="surrogateescape")
@@ -82,7 +82,7 @@ def test_a_checkpoint_of_an_older_format_says_so(checkpoint: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 1}))
     for failure in load_outcomes(checkpoint, 2):
         assert isinstance(failure, Error)
-        assert "has format 1; this version reads 2" in str(failure)
+        assert "has format 1; this version reads 2 and 3" in str(failure)
 
 
 def test_weights_that_changed_on_disk_are_noticed(checkpoint: Path) -> None:
