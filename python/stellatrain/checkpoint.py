@@ -18,7 +18,7 @@ import itertools
 import json
 import os
 import socket
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,16 +28,33 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
 from stellatrain import buffers
+from stellatrain.checkpoint_checks import (
+    SELECTOR,
+    Tensors,
+    check_counters,
+    check_described,
+    check_engine,
+    check_model,
+    dtype_of,
+    moments_to_make,
+    size_of,
+)
 from stellatrain.errors import Error, error
 from stellatrain.extra import from_json, to_json
 from stellatrain.optimizer_state import BLOCK, make_room, slices
+from stellatrain.random_states import (
+    check_random_states,
+    random_states,
+    set_random_states,
+    warn_of_other_devices,
+)
 
 if TYPE_CHECKING:
     from stellatrain.run import Run
 
 _FORMAT = 3
+_LATEST = {"iteration": int, "world_size": int, "digest": str, "param_groups": list, "extra": dict}
 _READABLE = (2, 3)  # in 2, extra was plain JSON
-_SELECTOR = "selector."  # its name follows
 
 
 def save(run: Run, directory: Path, extra: dict[str, Any] | None = None) -> None:
@@ -63,13 +80,13 @@ def save(run: Run, directory: Path, extra: dict[str, Any] | None = None) -> None
     machines = [machine.decode() for machine in run.session.all_gather("machine", _machine().encode())]
     writes_for_machine = machines.index(machines[run.rank]) == run.rank
     mean_buffers = buffers.averaged(run.session, run.model)
-    consensus, own = _engine_tensors(run)
 
     def write_tensors() -> None:
+        consensus, own = _engine_tensors(run)
         directory.mkdir(parents=True, exist_ok=True)
         own_buffers = {f"buffer.{name}": value for name, value in _host(run.model.named_buffers()).items()}
         epochs = {"loader_epochs": torch.tensor(run.loader_epochs(), dtype=torch.int64)}
-        own_bytes = to_bytes({**own, **own_buffers, **_random_states(run), **epochs})
+        own_bytes = to_bytes({**own, **own_buffers, **random_states(run.model), **epochs})
         _write(directory / f"member-{run.rank}-{iteration}.safetensors", own_bytes, run.rank)
         if writes_for_machine:
             model = to_bytes(_host(run.model.named_parameters()) | mean_buffers)
@@ -91,44 +108,55 @@ def load(run: Run, directory: Path) -> dict[str, Any]:
     Collective, after distribute(), with the same number of members. Returns the `extra` of save().
 
     Raises Error("io") for a missing or broken file, Error("mismatch") for another model or membership, on
-    every member, naming the one that met it. All files are read and checked before anything is changed.
+    every member, naming the one that met it. All files are read and checked before anything is changed on any
+    member. Taking over what they hold may fail all the same: an error on every member, and the run must end.
     """
     optimizer = _optimizer(run)
     latest = _newest(run, directory)
     iteration = latest["iteration"]
     extra: dict[str, Any] = {}
     _agree(run, "load", iteration=iteration, digest=latest["digest"])
-    engine: dict[str, torch.Tensor] = {}
-    torchs: dict[str, torch.Tensor] = {}
+    own_path = directory / f"member-{run.rank}-{iteration}.safetensors"
+    consensus_path = directory / f"consensus-{iteration}.safetensors"
+    model_path = directory / f"model-{iteration}.safetensors"
+    own: Tensors = {}
+    consensus: Tensors = {}
+    model: Tensors = {}
+    moments: list[tuple[str, int]] = []
 
     def read() -> None:
-        _check_described(run, latest, directory)
+        check_described(run, latest, directory / "latest.json")
         extra.update(_extra(latest, directory))
-        own = _read(directory / f"member-{run.rank}-{iteration}.safetensors")
-        consensus = _read(directory / f"consensus-{iteration}.safetensors")
-        engine.update(consensus | own)
-        torchs.update(_read(directory / f"model-{iteration}.safetensors") | own)
-        _check_engine(run, engine, directory)
-        _make_room(run, engine, consensus, directory)
-        _check_engine(run, engine, directory)  # what has room now
-        _check_model(run, torchs, directory)
+        own.update(_read(own_path))
+        consensus.update(_read(consensus_path))
+        model.update(_read(model_path))
+        check_engine(run, consensus, consensus_path, own, own_path)
+        moments.extend(moments_to_make(run, consensus, consensus_path))
+        check_model(run, model, model_path, own, own_path)
+        check_counters(run, own, own_path)
+        check_random_states(run.model, own, own_path)
 
     def fill() -> None:
-        _fill_engine(run, engine)
-        _fill_model(run, torchs)
+        _fill_engine(run, consensus | own, moments)
+        _fill_model(run, model | own)
         for group, numbers in zip(optimizer.param_groups, latest["param_groups"], strict=True):
             group.update(numbers)
-        optimizer.state_loaded(iteration)
+        set_random_states(run.model, own)
+        run.set_loader_epochs(own["loader_epochs"].tolist())
+        optimizer.parameters_written()
+
+    def compare() -> None:
         if (digest := f"{optimizer.digest():016x}") != latest["digest"]:
             raise error(
                 "mismatch",
                 f"{directory} is damaged: its weights have the digest {digest}, saved was {latest['digest']}",
             )
-        _set_random_states(run, torchs)
-        run.set_loader_epochs(torchs["loader_epochs"].tolist())
 
     _together(run, "load", read)
-    _together(run, "load", fill)
+    _together(run, "load", fill)  # or some members would wait in state_loaded() for one that failed before it
+    optimizer.state_loaded(iteration)
+    _together(run, "load", compare)
+    warn_of_other_devices(run.model, own, own_path)
     return extra
 
 
@@ -190,7 +218,9 @@ def _together(run: Run, what: str, work: Callable[[], None]) -> None:
         work()
     except Exception as cause:  # whatever it was, the others must not wait for this member
         failure = cause
-    code = getattr(failure, "code", "io")
+    code = (
+        failure.code if isinstance(failure, Error) else "io"
+    )  # the .code of other exceptions is none of ours
     mine = b"" if failure is None else json.dumps([code, str(failure)]).encode()
     for rank, text in enumerate(run.session.all_gather(what, mine)):
         if text:
@@ -198,99 +228,43 @@ def _together(run: Run, what: str, work: Callable[[], None]) -> None:
             raise error(code, f"{what}: member {rank} could not do its part: {sentence}") from failure
 
 
-def _engine_tensors(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+def _engine_tensors(run: Run) -> tuple[Tensors, Tensors]:
     """The engine's arrays as whole tensors, "<array>.<parameter>": consensus, and this member's own.
 
     Beside the latter the state of its selectors, "selector.<name>".
     """
     optimizer = run.optimizer
-    consensus: dict[str, torch.Tensor] = {}
+    consensus: Tensors = {}
     selector, words = optimizer.engine.selector_state()
-    own = {_SELECTOR + selector: torch.tensor(words, dtype=torch.uint64)}
+    own = {SELECTOR + selector: torch.tensor(words, dtype=torch.uint64)}
     for name, index, shared, begin, _, values in slices(optimizer.engine):
         bridge = optimizer.bridges[index]
         whole = (consensus if shared else own).setdefault(
-            f"{name}.{bridge.name}", torch.zeros(_size(name, bridge.numel), dtype=_dtype(name))
+            f"{name}.{bridge.name}", torch.zeros(size_of(name, bridge.numel), dtype=dtype_of(name))
         )
         first = begin // BLOCK if name == "steps" else begin
         whole[first : first + values.numel()] = values.to(whole.dtype)
     return consensus, own
 
 
-def _check_described(run: Run, latest: dict[str, Any], directory: Path) -> None:
-    if latest["world_size"] != run.world_size:
-        raise error(
-            "mismatch",
-            f"{directory} was saved by {latest['world_size']} members, this run has {run.world_size}; "
-            "an exact resume needs the same number",
-        )
-    saved, here = len(latest["param_groups"]), len(run.optimizer.param_groups)
-    if saved != here:
-        raise error(
-            "mismatch", f"{directory} was saved with {saved} param groups, the optimizer here has {here}"
-        )
-
-
-def _check_engine(run: Run, tensors: dict[str, torch.Tensor], directory: Path) -> None:
+def _fill_engine(run: Run, tensors: Tensors, moments: list[tuple[str, int]]) -> None:
+    """moments: some may have come into being only after distribute() in the run that was saved."""
     optimizer = run.optimizer
-    for name, index, *_ in slices(optimizer.engine):
-        bridge = optimizer.bridges[index]
-        whole, needed = tensors.get(f"{name}.{bridge.name}"), _size(name, bridge.numel)
-        if whole is None or whole.numel() != needed:
-            found = "nothing" if whole is None else f"{whole.numel()} values"
-            raise error(
-                "mismatch",
-                f"{directory} holds {found} for '{name}' of '{bridge.name}', the model here needs {needed}: "
-                "it was saved with another model or optimizer",
-            )
-
-
-def _make_room(run: Run, tensors: dict[str, torch.Tensor], saved: Iterable[str], directory: Path) -> None:
-    """Lets the engine hold what came into being only after distribute() in the run that was saved."""
-    optimizer = run.optimizer
-    index_of = {bridge.name: index for index, bridge in enumerate(optimizer.bridges)}
-    before = {(name, index) for name, index, *_ in slices(optimizer.engine)}
-    named = (key.partition(".") for key in saved)
-    moments = ((name, index_of[parameter]) for name, _, parameter in named if parameter in index_of)
-    for name, index in make_room(optimizer.engine, moments):
-        raise error(
-            "mismatch",
-            f"{directory} holds '{name}' of '{optimizer.bridges[index].name}', which the optimizer here "
-            "never has: it was saved with another optimizer",
-        )
-    for name, index, *_ in slices(optimizer.engine):
-        bridge = optimizer.bridges[index]
-        if (name, index) not in before:  # room comes by bucket, and those of the saved run may differ
-            tensors.setdefault(f"{name}.{bridge.name}", torch.zeros(_size(name, bridge.numel)))
-
-
-def _check_model(run: Run, tensors: dict[str, torch.Tensor], directory: Path) -> None:
-    needed = itertools.chain(
-        run.model.named_parameters(),
-        ((f"buffer.{name}", buffer) for name, buffer in run.model.named_buffers()),
-        [("torch_rng_state", torch.get_rng_state())],
-    )
-    for name, tensor in needed:
-        if name not in tensors or tensors[name].shape != tensor.shape:
-            found = tuple(tensors[name].shape) if name in tensors else "nothing"
-            raise error(
-                "mismatch",
-                f"{directory} holds {found} for '{name}', the model here needs {tuple(tensor.shape)}",
-            )
-
-
-def _fill_engine(run: Run, tensors: dict[str, torch.Tensor]) -> None:
-    optimizer = run.optimizer
+    if unknown := make_room(optimizer.engine, moments):
+        raise error("mismatch", f"the optimizer here never has '{unknown[0][0]}'")
     for name, index, _, begin, _, values in slices(optimizer.engine):
-        whole = tensors[f"{name}.{optimizer.bridges[index].name}"]
+        whole = tensors.get(f"{name}.{optimizer.bridges[index].name}")
+        if whole is None:  # room comes by bucket, and those of the saved run may differ
+            values.zero_()
+            continue
         first = begin // BLOCK if name == "steps" else begin
         values.copy_(whole[first : first + values.numel()].to(values.dtype))
     for name, words in tensors.items():
-        if name.startswith(_SELECTOR):  # of another selector or of other buckets, it does not count
-            optimizer.engine.set_selector_state(name.removeprefix(_SELECTOR), words.tolist())
+        if name.startswith(SELECTOR):  # of another selector or of other buckets, it does not count
+            optimizer.engine.set_selector_state(name.removeprefix(SELECTOR), words.tolist())
 
 
-def _fill_model(run: Run, tensors: dict[str, torch.Tensor]) -> None:
+def _fill_model(run: Run, tensors: Tensors) -> None:
     with torch.no_grad():
         for name, parameter in run.model.named_parameters():
             parameter.copy_(tensors[name])
@@ -298,33 +272,7 @@ def _fill_model(run: Run, tensors: dict[str, torch.Tensor]) -> None:
             buffer.copy_(tensors[f"buffer.{name}"])
 
 
-def _random_states(run: Run) -> dict[str, torch.Tensor]:
-    cuda = {f"cuda_rng_state.{i}": torch.cuda.get_rng_state(device) for i, device in _cuda_devices(run.model)}
-    return {"torch_rng_state": torch.get_rng_state(), **cuda}
-
-
-def _set_random_states(run: Run, tensors: dict[str, torch.Tensor]) -> None:
-    torch.set_rng_state(tensors["torch_rng_state"])
-    for i, device in _cuda_devices(run.model):
-        if (state := tensors.get(f"cuda_rng_state.{i}")) is not None:  # not in that of a run without CUDA
-            torch.cuda.set_rng_state(state, device)
-
-
-def _cuda_devices(model: torch.nn.Module) -> list[tuple[int, torch.device]]:
-    """The model's, counted: a resumed member may have others than before. Empty without CUDA."""
-    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    return list(enumerate(sorted(devices, key=lambda device: device.index)))
-
-
-def _size(name: str, numel: int) -> int:
-    return -(-numel // BLOCK) if name == "steps" else numel
-
-
-def _dtype(name: str) -> torch.dtype:
-    return torch.int64 if name == "steps" else torch.float32
-
-
-def _host(named: Any) -> dict[str, torch.Tensor]:
+def _host(named: Any) -> Tensors:
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in named}
 
 
@@ -362,7 +310,7 @@ def _write(path: Path, content: bytes, rank: int) -> None:
         os.close(descriptor)
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
+def _read(path: Path) -> Tensors:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as cause:
@@ -391,14 +339,22 @@ def _read_latest(path: Path) -> dict[str, Any]:
     try:
         latest = json.loads(path.read_bytes())
         written = latest["format"]
-        missing = {"iteration", "world_size", "digest", "param_groups", "extra"} - latest.keys()
-    except (OSError, ValueError, KeyError, TypeError) as cause:
+        missing = _LATEST.keys() - latest.keys()
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as cause:
         raise error("io", f"{path} is no checkpoint: {cause}") from cause
     if written not in _READABLE:
         readable = " and ".join(map(str, _READABLE))
         raise error("io", f"{path} has format {written}; this version reads {readable}")
     if missing:
         raise error("io", f"{path} is no checkpoint: it lacks {', '.join(sorted(missing))}")
+    for key, kind in _LATEST.items():
+        if type(latest[key]) is not kind:
+            raise error("io", f"{path} is damaged: '{key}' is {latest[key]!r:.40}")
+    groups = latest["param_groups"]
+    if not all(isinstance(group, dict) and "params" not in group for group in groups):
+        raise error("io", f"{path} is damaged: 'param_groups' holds something else than settings")
+    if not 0 <= latest["iteration"] < 2**63:
+        raise error("io", f"{path} is damaged: 'iteration' is {latest['iteration']}")
     return latest
 
 

@@ -11,7 +11,7 @@ from stellatrain import _core
 from stellatrain.bridge import ParameterBridge
 from stellatrain.errors import error
 from stellatrain.optimizer_state import export_state, import_state
-from stellatrain.settings import group_settings, kind_of
+from stellatrain.settings import MOMENTS, group_settings, kind_of
 
 
 class DistributedOptimizer(torch.optim.Optimizer):
@@ -87,6 +87,16 @@ class DistributedOptimizer(torch.optim.Optimizer):
         """The parameters that the engine trains, by its index."""
         return self._bridges
 
+    @property
+    def kind(self) -> _core.OptimizerKind:
+        """Which of torch's optimizers it is to the engine."""
+        return self._kind
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """Names of the moments that the engine may come to hold."""
+        return MOMENTS[self._kind]
+
     def drain(self, level: _core.Level) -> None:
         """Contributes nothing, until all members have come to `level`; takes the others' updates."""
         self.engine.drain(level, self._addresses(), self._settings())
@@ -110,9 +120,16 @@ class DistributedOptimizer(torch.optim.Optimizer):
         """From now on this member sends so large a share of the parameters; members may differ."""
         self.engine.set_density(density)
 
+    def parameters_written(self) -> None:
+        """Somebody else than the engine wrote the parameters: looks at them anew."""
+        self._addresses(refresh=True)
+
     def state_loaded(self, iteration: int) -> None:
-        """The engine's arrays and the parameters were filled from a checkpoint: goes on after `iteration`."""
-        self.engine.state_loaded(iteration, self._addresses(refresh=True))
+        """The engine's arrays and the parameters were filled from a checkpoint: goes on after `iteration`.
+
+        Collective; parameters_written() comes before.
+        """
+        self.engine.state_loaded(iteration, self._addresses())
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, with the engine's moments in it: copies. Waits for what is under way."""

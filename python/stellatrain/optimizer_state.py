@@ -13,7 +13,7 @@ from stellatrain.bridge import ParameterBridge
 from stellatrain.errors import error
 
 # Arrays of the engine that are not part of torch's optimizer state.
-_NOT_MOMENTS = ("weights", "residual", "steps")
+NOT_MOMENTS = ("weights", "residual", "steps")
 BLOCK = _core.BLOCK  # elements that share a step count
 STEPS = "block_steps"  # our key: the step count of every block of a parameter
 
@@ -50,7 +50,7 @@ def export_state(
             first = begin // BLOCK
             counts[first : first + values.numel()] = values.to(torch.int64)
             entry["step"] = counts.max().to(torch.float32)
-        elif name not in _NOT_MOMENTS:
+        elif name not in NOT_MOMENTS:
             whole = entry.setdefault(name, torch.zeros(parameter.shape, dtype=torch.float32))
             whole.view(-1)[begin : begin + numel] = values
     return {parameter: entry for parameter, entry in state.items() if entry["step"] > 0}
@@ -83,7 +83,7 @@ def import_state(
                 values.copy_(entry[STEPS][first : first + values.numel()].to(torch.uint32))
             else:
                 values.fill_(_step_count(entry))
-        elif name not in _NOT_MOMENTS:
+        elif name not in NOT_MOMENTS:
             whole = entry.get(name)
             if whole is None:
                 values.zero_()
@@ -99,7 +99,7 @@ def import_state(
 
 def share_state(session: _core.Session, engine: _core.Engine) -> None:
     """Makes member 0's moments and step counts everybody's. Collective."""
-    moments = sorted({(name, index) for name, index, *_ in slices(engine) if name not in _NOT_MOMENTS})
+    moments = sorted({(name, index) for name, index, *_ in slices(engine) if name not in NOT_MOMENTS})
     for theirs in session.all_gather("moments", json.dumps(moments).encode()):
         make_room(engine, map(tuple, json.loads(theirs)))
     for name, _, consensus, _, _, values in slices(engine):

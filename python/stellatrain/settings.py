@@ -14,6 +14,13 @@ _KINDS = {
     torch.optim.Adam: _core.OptimizerKind.adam,
     torch.optim.AdamW: _core.OptimizerKind.adamw,
 }
+_ADAM = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+# The moments that an optimizer of that kind can have; some only under some settings (src/optim/).
+MOMENTS = {
+    _core.OptimizerKind.sgd: ("momentum_buffer",),
+    _core.OptimizerKind.adam: _ADAM,
+    _core.OptimizerKind.adamw: _ADAM,
+}
 
 
 def kind_of(optimizer: torch.optim.Optimizer) -> _core.OptimizerKind:

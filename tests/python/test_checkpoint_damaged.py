@@ -14,10 +14,11 @@ import torch
 from checkpointing import normed, saved, started
 from conftest import outcomes_of_members, run_members
 from safetensors.torch import load_file, save_file
-from training import mlp, plain_loop
+from training import adamw, mlp, plain_loop
 
 from stellatrain import Error
 from stellatrain.run import Run
+from stellatrain.settings import MOMENTS
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +126,7 @@ def with_buffer() -> torch.nn.Module:
 @pytest.mark.parametrize(
     ("model", "options", "sentences"),
     [
-        (wider, {}, ["185 values for", "'3.weight'", "needs 222"]),
+        (wider, {}, ["185 values of", "'3.weight'", "needs 222"]),
         (mlp, {}, ["nothing for", "'2.weight'"]),
         (with_buffer, {}, ["nothing for 'buffer.more'", "needs (3,)"]),
         (normed, {"optimizer": "sgd"}, ["nothing for 'momentum_buffer'", "another model or optimizer"]),
@@ -140,6 +141,163 @@ def test_a_checkpoint_of_another_model_is_a_mismatch_that_names_the_difference(
         assert failure.code == "mismatch"
         for sentence in sentences:
             assert sentence in str(failure)
+
+
+def negative(tensor: torch.Tensor) -> torch.Tensor:
+    return -1 - tensor.to(torch.int64)
+
+
+def as_float(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(torch.float32)
+
+
+def halved(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.flatten()[: tensor.numel() // 2]
+
+
+def square(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.reshape(1, -1)
+
+
+def odd(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor[1:]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "change"),
+    [
+        ("member-1", "loader_epochs", None),
+        ("member-1", "loader_epochs", as_float),
+        ("member-1", "loader_epochs", lambda _: torch.tensor([1, -1])),
+        ("member-1", "loader_epochs", lambda _: torch.tensor(3)),
+        ("member-1", "selector.blocks", None),  # any other is allowed, but there is always one
+        ("member-1", "selector.blocks", as_float),
+        ("member-1", "selector.blocks", negative),
+        ("member-1", "selector.blocks", square),
+        ("member-1", "selector.blocks", odd),
+        ("member-1", "torch_rng_state", None),
+        ("member-1", "torch_rng_state", as_float),
+        ("member-1", "torch_rng_state", halved),
+        ("member-1", "torch_rng_state", torch.zeros_like),
+        ("member-1", "residual.0.weight", square),
+        ("member-1", "residual.0.weight", lambda tensor: tensor.to(torch.float64)),
+        ("member-1", "buffer.1.running_mean", None),
+        ("consensus", "steps.0.weight", negative),
+        ("consensus", "exp_avg.0.weight", halved),
+        ("consensus", "exp_avg.0.weight", None),
+        ("model", "0.weight", halved),
+    ],
+)
+def test_a_tensor_that_is_not_what_it_must_be_is_named_on_every_member_and_nothing_is_loaded(
+    checkpoint: Path, name: str, key: str, change: Callable | None
+) -> None:
+    path = checkpoint / f"{name}-5.safetensors"
+    tensors = load_file(path)
+    if change is None:
+        del tensors[key]
+    else:
+        tensors[key] = change(tensors[key]).contiguous()
+    save_file(tensors, path)
+
+    def member(run: Run):
+        optimizer, batches = started(run, nets[run.rank])
+        before = optimizer.digest(), optimizer.iteration, optimizer.engine.selector_state()
+        with pytest.raises(Error) as failure:
+            run.load(checkpoint)
+        assert (optimizer.digest(), optimizer.iteration, optimizer.engine.selector_state()) == before
+        plain_loop(nets[run.rank], optimizer, batches)
+        run.finish()
+        return failure.value.code, str(failure.value)
+
+    nets = [normed(), normed()]
+    for code, sentence in run_members(2, member):
+        assert code == "mismatch"
+        assert str(path) in sentence
+        for part in key.split(".", 1):  # "'exp_avg' of '0.weight'" too
+            assert part in sentence
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"iteration": "5"},
+        {"iteration": -1},
+        {"iteration": 2**64},
+        {"digest": 5},
+        {"world_size": None},
+        {"extra": []},
+        {"extra": {"$stella": "?"}},
+        {"param_groups": [5]},
+        {"param_groups": [{"params": []}]},
+        {"param_groups": [{"lr": "fast"}]},
+        {"param_groups": [{"betas": 1}]},
+    ],
+)
+def test_a_value_of_latest_json_that_cannot_be_is_named_on_every_member(
+    checkpoint: Path, damage: dict[str, Any]
+) -> None:
+    path = checkpoint / "latest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    for failure in load_outcomes(checkpoint, 2):
+        assert isinstance(failure, Error)
+        assert failure.code in ("io", "mismatch")
+        assert "latest.json" in str(failure)
+        for key in damage:
+            assert f"'{key}'" in str(failure)
+
+
+def test_what_fails_on_one_member_after_all_checks_is_told_to_all(checkpoint: Path) -> None:
+    """Not that its neighbours wait for it in another collective, and blame its silence."""
+
+    def member(run: Run):
+        started(run, nets[run.rank])
+        if run.rank == 1:
+            run.set_loader_epochs = None  # which nobody can call
+        run.load(checkpoint)
+
+    nets = [normed(), normed()]
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert failure.code == "io"
+        assert "member 1 could not do its part: 'NoneType' object is not callable" in str(failure)
+
+
+def test_a_load_that_failed_elsewhere_leaves_no_moments_behind(tmp_path: Path) -> None:
+    """Room for those of the saved run is made only when every member has read its files."""
+
+    def moments(optimizer) -> set[str]:
+        return {name for name, *_ in optimizer.engine.state()}
+
+    def save(run: Run):
+        optimizer, batches = started(run, nets[run.rank], optimizer=plain_sgd)
+        optimizer.param_groups[0]["momentum"] = 0.9
+        plain_loop(nets[run.rank], optimizer, batches)
+        assert "momentum_buffer" in moments(optimizer)
+        run.save(tmp_path)
+        run.finish()
+
+    def load(run: Run):
+        optimizer, _ = started(run, nets[run.rank], optimizer=plain_sgd)
+        with pytest.raises(Error, match="member-1-10"):
+            run.load(tmp_path)
+        assert "momentum_buffer" not in moments(optimizer)
+        run.finish()
+
+    nets = [normed(), normed()]
+    run_members(2, save)
+    truncate(tmp_path / "member-1-10.safetensors")
+    run_members(2, load)
+
+
+@pytest.mark.parametrize("make", [plain_sgd, adamw])
+def test_the_moments_that_checks_know_are_those_that_the_engine_can_hold(make: Callable) -> None:
+    def member(run: Run):
+        optimizer, _ = started(run, normed(), optimizer=make)
+        names = {name for names in MOMENTS.values() for name in names} | {"step", "weights", "residual"}
+        return {name for name in names if optimizer.engine.allocate_moment(name, 0)}, optimizer.moments
+
+    ((found, known),) = run_members(1, member)
+    assert found == set(known)
 
 
 def test_after_a_load_that_failed_the_run_goes_on_unchanged(checkpoint: Path) -> None:

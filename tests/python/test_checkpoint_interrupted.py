@@ -166,6 +166,30 @@ def test_a_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
         assert failure.code == "io"
 
 
+class Foreign(OSError):
+    """As urllib's HTTPError, which a file system behind HTTP may raise."""
+
+    code = 404
+
+
+def test_the_code_of_a_foreign_exception_is_none_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(_: int) -> None:
+        raise Foreign("not there")
+
+    def member(run: Run):
+        started(run, net)
+        monkeypatch.setattr(os, "fsync", unavailable)
+        run.save(tmp_path)
+
+    net = mlp()
+    (failure,) = outcomes_of_members(1, member)
+    assert isinstance(failure, Error)
+    assert failure.code == "io"
+    assert "not there" in str(failure)
+
+
 def test_save_at_different_steps_is_a_mismatch_that_names_both(tmp_path: Path) -> None:
     def member(run: Run):
         net = nets[run.rank]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from conftest import run_members, run_processes
 from torch.utils.data import TensorDataset
 from training import adamw, mlp, plain_loop, vectors
 
-import stellatrain.checkpoint
+import stellatrain.random_states
 from stellatrain import DataLoader
 from stellatrain.run import Run
 
@@ -191,14 +192,23 @@ def test_the_generator_of_each_cuda_device_of_the_model_comes_back(
     def found(_: torch.nn.Module) -> list[tuple[int, torch.device]]:
         return [(i, torch.device("cuda", index)) for i, index in enumerate(devices)]
 
-    monkeypatch.setattr(stellatrain.checkpoint, "_cuda_devices", found)
+    monkeypatch.setattr(stellatrain.random_states, "cuda_devices", found)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: states[device.index])
     monkeypatch.setattr(torch.cuda, "set_rng_state", set_state)
     run_members(1, lambda run: unbroken(run, normed(), tmp_path))
-    states.clear()
+    states.update({index: torch.zeros(2, dtype=torch.uint8) for index in (0, 1, 7)})
     devices[:] = [0, 1]  # the same model on the other two
-    run_members(1, lambda run: resumed(run, normed(), tmp_path))
-    assert {index: state.tolist() for index, state in states.items()} == {0: [1, 2], 1: [3, 4]}
+    with warnings.catch_warnings(action="error"):
+        run_members(1, lambda run: resumed(run, normed(), tmp_path))
+    assert states[0].tolist() == [1, 2]
+    assert states[1].tolist() == [3, 4]
+    devices[:] = [0, 1, 7]
+    with pytest.warns(UserWarning, match="generators of 2 CUDA devices, the model here is on 3"):
+        run_members(1, lambda run: resumed(run, normed(), tmp_path))
+    assert states[7].tolist() == [0, 0]
+    devices[:] = []
+    with pytest.warns(UserWarning, match="generators of 2 CUDA devices, the model here is on 0"):
+        run_members(1, lambda run: resumed(run, normed(), tmp_path))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
