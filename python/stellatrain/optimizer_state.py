@@ -15,6 +15,8 @@ from stellatrain.errors import error
 # Arrays of the engine that are not part of torch's optimizer state.
 NOT_MOMENTS = ("weights", "residual", "steps")
 BLOCK = _core.BLOCK  # elements that share a step count
+# Bytes that share a broadcast, which costs two trips over the network; so much memory is taken meanwhile.
+_PACKED = 64 << 20
 STEPS = "block_steps"  # our key: the step count of every block of a parameter
 
 
@@ -99,12 +101,47 @@ def import_state(
 
 def share_state(session: _core.Session, engine: _core.Engine) -> None:
     """Makes member 0's moments and step counts everybody's. Collective."""
-    moments = sorted({(name, index) for name, index, *_ in slices(engine) if name not in NOT_MOMENTS})
-    for theirs in session.all_gather("moments", json.dumps(moments).encode()):
-        make_room(engine, map(tuple, json.loads(theirs)))
-    for name, _, consensus, _, _, values in slices(engine):
-        if consensus and name != "weights":
-            session.broadcast(name, 0, values.data_ptr(), values.numel() * values.element_size())
+    parameters = len({index for _, index, *_ in slices(engine)})
+    mine = sorted({(name, index) for name, index, *_ in slices(engine) if name not in NOT_MOMENTS})
+    for rank, content in enumerate(session.all_gather("moments", json.dumps(mine).encode())):
+        if unknown := make_room(engine, _moments_of(rank, content, parameters)):
+            raise error(
+                "protocol", f"member {rank} has the moment '{unknown[0][0]}', which the optimizer never has"
+            )
+    shared = (values for name, _, consensus, *_, values in slices(engine) if consensus and name != "weights")
+    for batch in _batches(shared, _PACKED):
+        packed = torch.cat([values.view(torch.uint8) for values in batch])
+        session.broadcast("optimizer state", 0, packed.data_ptr(), packed.numel())
+        sizes = [values.numel() * values.element_size() for values in batch]
+        for values, received in zip(batch, packed.split(sizes), strict=True):
+            values.view(torch.uint8).copy_(received)
+
+
+def _moments_of(rank: int, content: bytes, parameters: int) -> list[tuple[str, int]]:
+    """What member `rank` says that it has: JSON, a list of [name, index of the parameter]."""
+    try:
+        moments = json.loads(content)
+        for name, index in moments:
+            if type(name) is not str or type(index) is not int or not 0 <= index < parameters:
+                raise ValueError(f"[{name!r:.40}, {index!r:.40}] is no moment of {parameters} parameters")
+        return [(name, index) for name, index in moments]
+    except (ValueError, TypeError, RecursionError) as cause:
+        raise error("protocol", f"member {rank} sent no list of its moments: {cause}") from cause
+
+
+def _batches(arrays: Iterable[torch.Tensor], most: int) -> Iterator[list[torch.Tensor]]:
+    """Runs of them, in order, each of `most` bytes at most or of one array; the same on all members."""
+    batch: list[torch.Tensor] = []
+    size = 0
+    for array in arrays:
+        bytes_ = array.numel() * array.element_size()
+        if batch and size + bytes_ > most:
+            yield batch
+            batch, size = [], 0
+        batch.append(array)
+        size += bytes_
+    if batch:
+        yield batch
 
 
 def _step_count(entry: Mapping[str, Any]) -> int:
