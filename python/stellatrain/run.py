@@ -171,8 +171,9 @@ class Run:
 
 
 def sentence_of(failure: BaseException) -> str:
-    """The last line of a traceback: "ValueError: this and that"."""
-    return "".join(traceback.format_exception_only(failure)).strip()
+    """The last line of a traceback: "ValueError: this and that"; whatever is in it, UTF-8 can hold it."""
+    sentence = "".join(traceback.format_exception_only(failure)).strip()
+    return sentence.encode("utf-8", "replace").decode()
 
 
 def _session_options(who: Membership) -> _core.SessionOptions:

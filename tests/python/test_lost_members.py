@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import SECRET, forkserver, free_port, membership_of
+from conftest import SECRET, forkserver, free_port, membership_of, outcomes_of_members
 from training import adamw, loss_of, mlp, vectors
 
 from stellatrain.environment import Membership
@@ -262,3 +262,17 @@ def test_plain_env_variables_start_members_without_torchrun() -> None:
     script = SCRIPT.format(inside="")
     first, second = outputs([start(script, **common, RANK=rank) for rank in "01"])
     assert weights_printed(first) == weights_printed(second) != []
+
+
+def test_an_exception_that_utf_8_cannot_hold_is_still_the_users_own() -> None:
+    """And the others learn of it, as far as it can be written."""
+
+    def member(run: Run) -> None:
+        if run.rank == 1:
+            raise ValueError("\udcff is broken")
+        run.session.all_gather("waiting", b"")
+
+    waiting, raised = outcomes_of_members(2, member)
+    assert isinstance(raised, ValueError)
+    assert raised.__context__ is None
+    assert "ValueError: ? is broken" in str(waiting)
