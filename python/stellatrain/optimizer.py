@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from stellatrain import _core
+from stellatrain import _core, forks
 from stellatrain.bridge import ParameterBridge
 from stellatrain.errors import error
 from stellatrain.optimizer_state import export_state, import_state
@@ -35,10 +35,12 @@ class DistributedOptimizer(torch.optim.Optimizer):
         self._kind = kind_of(optimizer)
         self._origin = optimizer  # schedulers made before distribute() look at it
         self._engine: _core.Engine | None = None
+        self._over = "the run is over: finish() was called, or it failed"
         super().__init__(optimizer.param_groups, optimizer.defaults)
         self._bridges = bridges
         self._known = {bridge.parameter for bridge in bridges}
         self._engine = engine
+        forks.forget_in_child(self)
         if optimizer.state:
             import_state(engine, bridges, optimizer.state)
 
@@ -79,7 +81,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
     def engine(self) -> _core.Engine:
         """The engine behind this optimizer."""
         if self._engine is None:
-            raise error("cancelled", "the run is over: finish() was called, or it failed")
+            raise error("cancelled", self._over)
         return self._engine
 
     @property
@@ -166,6 +168,13 @@ class DistributedOptimizer(torch.optim.Optimizer):
     def close(self) -> None:
         """Gives the engine up; every later call that needs it raises Error("cancelled")."""
         self._engine = None
+
+    def forget(self) -> None:
+        """This process was forked from the member: what it holds is the parent's."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            _core.forget(engine)
+            self._over = forks.NO_MEMBER
 
     def _gradients(self) -> list[int]:
         for group in self.param_groups:

@@ -74,7 +74,7 @@ def finish() -> None:
 
 
 def _close_at_exit(run: Run) -> None:
-    if run._session is None:
+    if run._session is None:  # also in a process that this one forked
         return
     failure = getattr(sys, "last_value", None)  # what ended the script, if something did
     run.close("its script ended without finish()" if failure is None else sentence_of(failure))

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from stellatrain import _core, buffers, checkpoint, rendezvous
+from stellatrain import _core, buffers, checkpoint, forks, rendezvous
 from stellatrain.bridge import ParameterBridge
 from stellatrain.environment import Membership, membership, tuned
 from stellatrain.errors import error
@@ -28,7 +28,9 @@ class Run:
         self.optimizer: DistributedOptimizer | None = None
         self._loaders: list[weakref.ref[Any]] = []
         self._epochs_to_come: list[int] = []
+        self._over = "the run is over: finish() was called, or it failed"
         self._session: _core.Session | None = _core.Session(_session_options(self.who))
+        forks.forget_in_child(self)
         try:
             rendezvous.join(self._session, self.who)
         except BaseException as failure:
@@ -46,7 +48,7 @@ class Run:
     @property
     def session(self) -> _core.Session:
         if self._session is None:
-            raise error("cancelled", "the run is over: finish() was called, or it failed")
+            raise error("cancelled", self._over)
         return self._session
 
     def members(self) -> list[_core.Member]:
@@ -162,6 +164,13 @@ class Run:
             session.abort(reason)  # before the engine goes, which knows no reason
         if self.optimizer is not None:
             self.optimizer.close()
+
+    def forget(self) -> None:
+        """This process was forked from the member: what it holds is the parent's. Tells nobody."""
+        session, self._session = self._session, None
+        if session is not None:
+            _core.forget(session)
+            self._over = forks.NO_MEMBER
 
     def __enter__(self) -> Run:
         return self

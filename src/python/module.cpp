@@ -1,9 +1,13 @@
 // stellatrain._core: the C++ engine for Python. Signatures mirror include/stella/.
+#include <unistd.h>
+
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/string_view.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <string>
 
@@ -31,6 +35,20 @@ void translate(const std::exception_ptr& thrown, void* type) {
   }
 }
 
+// For a process that was forked from one with threads of ours: it has none of them, and whatever joins them
+// waits for ever. So a Session or Engine of the parent goes without its destructor there, and the process
+// ends without static ones, Asio's among them; by then Python has done all of its own.
+void forget(nb::handle instance) { nb::inst_set_state(instance, /*ready=*/true, /*destruct=*/false); }
+
+void skip_static_destructors() {
+  ::on_exit(
+      [](int status, void*) {
+        std::fflush(nullptr);
+        ::_exit(status);
+      },
+      nullptr);
+}
+
 }  // namespace
 }  // namespace stella
 
@@ -46,6 +64,10 @@ NB_MODULE(_core, module) {
 
   stella::bind_engine(module);
   stella::bind_session(module);
+  module.def("forget", &stella::forget, nb::arg("instance"),
+             "For a forked child: this Session or Engine of its parent will go without its destructor.");
+  module.def("skip_static_destructors", &stella::skip_static_destructors,
+             "For a forked child: it will end without what waits for its parent's threads.");
   module.def("supported_targets", &stella::supported_targets,
              "Instruction sets of this machine, best first.");
   module.def("chosen_target", &stella::chosen_target, "The instruction set in use.");

@@ -264,6 +264,50 @@ def test_plain_env_variables_start_members_without_torchrun() -> None:
     assert weights_printed(first) == weights_printed(second) != []
 
 
+FORKING = """
+    if step == 1:
+        child = os.fork()
+        if child == 0:
+            {in_child}
+        for _ in range(400):
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                break
+            time.sleep(0.05)
+        else:
+            os.kill(child, 9)
+        os.write(1, f"child {{ended == child and os.waitstatus_to_exitcode(status)}}\\n".encode())
+"""
+
+
+@pytest.mark.parametrize(
+    "in_child",
+    [
+        "sys.exit(0)",
+        "stella.default_run().close('not for the child to say'); sys.exit(0)",
+        "del net, optimizer; sys.exit(0)",
+        "sys.exit(0 if optimizer.state_dict() else 1)",
+    ],
+    ids=["exits", "closes", "drops", "uses"],
+)
+def test_a_forked_child_that_ends_in_order_neither_hangs_nor_ends_the_run(in_child: str) -> None:
+    """It has copies of session and engine, but none of their threads, which destructors would wait for."""
+    port = str(free_port())
+    common = {"WORLD_SIZE": "2", "STELLA_COORDINATOR": f"127.0.0.1:{port}"}
+    forking = SCRIPT.format(inside=FORKING.format(in_child=in_child).strip())
+    first, second = outputs(
+        [
+            start(forking, **common, RANK="0", STELLA_PORT=port),
+            start(SCRIPT.format(inside=""), **common, RANK="1"),
+        ]
+    )
+    uses = "state_dict" in in_child
+    assert f"child {int(uses)}" in first.splitlines(), first
+    assert ("only that one takes part in the run" in first) == uses
+    assert "leaked" not in first
+    assert weights_printed(first) == weights_printed(second) != []
+
+
 def test_an_exception_that_utf_8_cannot_hold_is_still_the_users_own() -> None:
     """And the others learn of it, as far as it can be written."""
 
