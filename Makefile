@@ -7,10 +7,10 @@ export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
 .PHONY: help demo test install setup build-tests test-cpp test-python lint format \
-        bench bench-hiding soak asan tsan fuzz clean
+        bench bench-hiding soak asan tsan emulate-avx512 fuzz clean
 
 help:  ## This list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
 
 demo: install  ## DDP against StellaTrain over 100 Mbps: live progress, a table, build/demo/loss.png (8 minutes)
 	$(PYTHON) examples/demo.py
@@ -56,6 +56,9 @@ asan tsan: setup  ## The C++ tests under AddressSanitizer+UBSan, or ThreadSaniti
 	cmake --preset $@
 	cmake --build --preset $@ -j $(BUILD_JOBS)
 	ctest --preset $@
+
+emulate-avx512: build-tests  ## The tests that compare instruction sets, on an emulated CPU with AVX-512 (docs/testing.md)
+	tools/emulate_avx512.sh
 
 fuzz: setup  ## The parsers of everything that peers send, for FUZZ_SECONDS each
 	tools/fuzz.sh $(or $(FUZZ_SECONDS),60)

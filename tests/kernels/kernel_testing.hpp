@@ -17,10 +17,21 @@
 
 namespace stella::testing {
 
-// Runs `body` once on every target that this machine has, then returns to the best one.
+// The targets that this machine has, best first; they are printed once.
+inline const std::vector<std::string>& tested_targets() {
+  static const std::vector<std::string> value = [] {
+    std::string line = "targets tested:";
+    for (const auto& target : supported_targets()) line += " " + target;
+    std::puts(line.c_str());
+    return supported_targets();
+  }();
+  return value;
+}
+
+// Runs `body` once on each of them, then returns to the best one.
 template <class Body>
 void on_every_target(Body body) {
-  for (const auto& target : supported_targets()) {
+  for (const auto& target : tested_targets()) {
     SCOPED_TRACE("target " + target);
     force_target(target);
     body();
