@@ -14,6 +14,7 @@ killed when, the directory names a checkpoint that is whole. docs/checkpoints.md
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -222,7 +223,11 @@ def _together(run: Run, what: str, work: Callable[[], None]) -> None:
         failure.code if isinstance(failure, Error) else "io"
     )  # the .code of other exceptions is none of ours
     mine = b"" if failure is None else json.dumps([code, str(failure)]).encode()
-    for rank, text in enumerate(run.session.all_gather(what, mine)):
+    outcomes = run.session.all_gather(what, mine)
+    if any(outcomes):
+        with contextlib.suppress(Error):  # one that ends before the others have heard it would hide the cause
+            run.session.all_gather(f"{what} failed", b"")
+    for rank, text in enumerate(outcomes):
         if text:
             code, sentence = json.loads(text)
             raise error(code, f"{what}: member {rank} could not do its part: {sentence}") from failure
