@@ -84,7 +84,10 @@ def test_every_field_has_its_variable() -> None:
         ({"STELLA_PORT": "http"}, "STELLA_PORT is 'http'"),
         ({"STELLA_JOIN_TIMEOUT": "soon"}, "STELLA_JOIN_TIMEOUT is 'soon'; it must be a number"),
         ({"STELLA_JOIN_TIMEOUT": "-1"}, "STELLA_JOIN_TIMEOUT is '-1'; it must be at least 0.001"),
-        ({"STELLA_JOIN_TIMEOUT": "inf"}, "STELLA_JOIN_TIMEOUT is 'inf'; it must be at least 0.001 and at most 1e8"),
+        (
+            {"STELLA_JOIN_TIMEOUT": "inf"},
+            "STELLA_JOIN_TIMEOUT is 'inf'; it must be at least 0.001 and at most 1e8",
+        ),
         ({"STELLA_PEER_TIMEOUT": "nan"}, "STELLA_PEER_TIMEOUT is 'nan'; it must be"),
         ({"STELLA_PEER_TIMEOUT": "0"}, "STELLA_PEER_TIMEOUT is '0'; it must be"),
         (
