@@ -28,7 +28,7 @@ asio::awaitable<void> Pipeline::run_bucket(BucketId bucket, std::shared_ptr<Step
   auto update = merge(bucket, all);  // in member order
 
   co_await gates.applied.reached(t - 1);
-  co_await gates.published.reached(seen_before(t));  // step() has taken what it waited for
+  co_await gates.published.reached(seen_before(t) + 1);  // step() has taken what it waited for
   co_await cpu_.enter(urgency);
   apply(bucket, std::move(update));  // bit for bit the same everywhere
   gates.applied.advance(t);          // a step() takes it into the parameters
@@ -109,7 +109,7 @@ void Pipeline::take(Iteration t, std::span<float* const> parameters) {
   for (BucketId bucket = 0; bucket < gates_.size(); ++bucket) {
     times_.time(&EngineStats::step_wait, [&] { wait_applied(*gates_[bucket], t); });
     times_.time(&EngineStats::step_publish, [&] { rule_.publish(bucket, t, parameters); });
-    gates_[bucket]->published.advance(t);
+    gates_[bucket]->published.advance(t + 1);
   }
 }
 
@@ -162,7 +162,7 @@ void Pipeline::restart_after(Iteration iteration) {
   gates_.clear();
   levels_.clear();
   for (std::size_t bucket = 0; bucket < rule_.buckets(); ++bucket) {
-    gates_.push_back(std::make_unique<Gates>(iteration, iteration - std::min(iteration, staleness_)));
+    gates_.push_back(std::make_unique<Gates>(iteration, iteration + 1 - staleness_));
   }
 }
 

@@ -69,10 +69,10 @@ class Pipeline {
  private:
   // How far one bucket has come. Each stage of iteration t waits for its turn here.
   struct Gates {
-    Gates(Iteration start, Iteration seen) : contributed(start), applied(start), published(seen) {}
+    Gates(Iteration start, Iteration taken) : contributed(start), applied(start), published(taken) {}
     Progress contributed;  // the residual is settled
     Progress applied;      // to the consensus weights
-    Progress published;    // to the trainer's parameters
+    Progress published;    // to the trainer's parameters: at t + 1 once t is, as step() takes a t = 0 too
   };
 
   asio::awaitable<void> run_bucket(BucketId bucket, std::shared_ptr<Step> step);
