@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from pathlib import Path
@@ -190,8 +191,11 @@ def test_a_member_that_saves_without_a_step_in_an_uneven_epoch_ends_the_run(tmp_
 
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
-        assert "member 1" in str(failure)
-        assert "contributed nothing to iteration" in str(failure)
+        # Each waits for the other, and whose patience ends first tells both.
+        assert re.search(
+            r"member 1 .*contributed nothing to iteration|member 0 .*did not take part in all_gather \"save\"",
+            str(failure),
+        )
 
 
 def test_a_loop_that_is_broken_off_neither_waits_nor_counts_as_an_epoch() -> None:
