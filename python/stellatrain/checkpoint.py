@@ -205,11 +205,21 @@ def _agree(run: Run, what: str, **mine: Any) -> None:
     for rank, theirs in enumerate(map(json.loads, raw)):
         for key, value in mine.items():
             if theirs[key] != value:
+                _until_all_heard(run, what)
                 raise error(
                     "mismatch",
                     f"{what}: {key} is {value} here, {theirs[key]} on member {rank}; every member must call "
                     f"{what}() at the same step, on the same checkpoint",
                 )
+
+
+def _until_all_heard(run: Run, what: str) -> None:
+    """Before every member raises what all have just been told.
+
+    The farewell of one that ends sooner overtakes its message, and would hide the cause from the others.
+    """
+    with contextlib.suppress(Error):
+        run.session.all_gather(f"{what} failed", b"")
 
 
 def _together(run: Run, what: str, work: Callable[[], None]) -> None:
@@ -219,14 +229,11 @@ def _together(run: Run, what: str, work: Callable[[], None]) -> None:
         work()
     except Exception as cause:  # whatever it was, the others must not wait for this member
         failure = cause
-    code = (
-        failure.code if isinstance(failure, Error) else "io"
-    )  # the .code of other exceptions is none of ours
+    code = failure.code if isinstance(failure, Error) else "io"  # another exception's .code is none of ours
     mine = b"" if failure is None else json.dumps([code, str(failure)]).encode()
     outcomes = run.session.all_gather(what, mine)
     if any(outcomes):
-        with contextlib.suppress(Error):  # one that ends before the others have heard it would hide the cause
-            run.session.all_gather(f"{what} failed", b"")
+        _until_all_heard(run, what)
     for rank, text in enumerate(outcomes):
         if text:
             code, sentence = json.loads(text)
@@ -335,6 +342,7 @@ def _newest(run: Run, directory: Path) -> dict[str, Any]:
     raw = run.session.all_gather("checkpoint", json.dumps(mine).encode())
     found = [latest for latest in map(json.loads, raw) if latest is not None]
     if not found:
+        _until_all_heard(run, "checkpoint")
         raise failure
     newest = max(found, key=lambda latest: latest["iteration"])
     return mine if mine is not None and mine["iteration"] == newest["iteration"] else newest
