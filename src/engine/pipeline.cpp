@@ -124,9 +124,7 @@ void Pipeline::wait_applied(Gates& gates, Iteration t) {
     try {
       while_waiting_();
     } catch (...) {
-      const Error error(ErrorCode::cancelled, "it was interrupted");
-      fail(error);
-      report_(error);
+      interrupt();
       throw;
     }
   };
@@ -150,6 +148,12 @@ void Pipeline::fail(const Error& error) {
     gates->applied.fail(thrown);
     gates->published.fail(thrown);
   }
+}
+
+void Pipeline::interrupt() {
+  const Error error(ErrorCode::cancelled, "it was interrupted");
+  fail(error);
+  report_(error);
 }
 
 void Pipeline::check() const {

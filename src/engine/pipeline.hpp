@@ -59,6 +59,8 @@ class Pipeline {
   void fail(const Error& error);
   // Throws the failure, if there is one.
   void check() const;
+  // The trainer does not want to wait any more: fails, and tells the others.
+  void interrupt();
 
   // Goes on after `iteration`, with the updates that the parameters have not seen still to be taken. Only
   // while nothing is under way.

@@ -135,11 +135,7 @@ void PipelinedEngine::check_input(const StepInput& input) const {
 
 void PipelinedEngine::expect_everywhere(const std::string& tag, const Bytes& mine,
                                         const std::string& difference) {
-  const auto all = net_.run(group_.all_gather(tag, mine), while_waiting_, [this] {
-    const Error interrupted(ErrorCode::cancelled, "it was interrupted");
-    pipeline_->fail(interrupted);
-    asio::co_spawn(net_.io(), group_.abort(interrupted.what()), [](std::exception_ptr) {});
-  });
+  const auto all = net_.run(group_.all_gather(tag, mine), while_waiting_, [this] { pipeline_->interrupt(); });
   for (Rank rank = 0; rank < all.size(); ++rank) {
     if (all[rank] == mine) continue;
     const Error error(ErrorCode::mismatch, "here and on " + group_.describe(rank) + " " + difference);
