@@ -25,10 +25,11 @@ void expect_same(std::span<const std::byte> bytes, Rewrite rewrite) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const auto bytes = std::as_bytes(std::span(data, size));
   for (const std::size_t members : {0, 1, 3, 70'000}) {
-    expect_same(bytes, [&] { return stella::encode_addresses(stella::decode_addresses(bytes, members)); });
+    expect_same(bytes,
+                [&] { return stella::encode_addresses(stella::decode_addresses(bytes, members, "fuzz")); });
   }
-  expect_same(bytes, [&] { return stella::encode(stella::decode_chunk(bytes)); });
-  expect_same(bytes, [&] { return stella::encode_consumed(stella::decode_consumed(bytes)); });
+  expect_same(bytes, [&] { return stella::encode(stella::decode_chunk(bytes, "fuzz")); });
+  expect_same(bytes, [&] { return stella::encode_consumed(stella::decode_consumed(bytes, "fuzz")); });
   return 0;
 }
 

@@ -11,8 +11,8 @@ namespace {
 
 void read(std::span<const std::byte> bytes) {
   try {
-    const stella::Bytes written = stella::write_manifest(stella::read_manifest(bytes));
-    if (stella::write_manifest(stella::read_manifest(written)) != written) std::abort();
+    const stella::Bytes written = stella::write_manifest(stella::read_manifest(bytes, "fuzz"));
+    if (stella::write_manifest(stella::read_manifest(written, "fuzz")) != written) std::abort();
   } catch (const stella::Error& error) {
     if (error.code() != stella::ErrorCode::protocol) std::abort();
   }

@@ -56,11 +56,11 @@ Bytes write_manifest(const Manifest& manifest) {
   return bytes;
 }
 
-Manifest read_manifest(std::span<const std::byte> bytes) {
-  ByteReader reader(bytes, "manifest");
+Manifest read_manifest(std::span<const std::byte> bytes, const std::string& sender) {
+  ByteReader reader(bytes, sender + ": manifest");
   const auto version = reader.get<std::uint8_t>();
   if (version != kManifestVersion) {
-    throw Error(ErrorCode::protocol, "manifest: version " + std::to_string(version) +
+    throw Error(ErrorCode::protocol, sender + ": manifest version " + std::to_string(version) +
                                          " is not the supported " + std::to_string(kManifestVersion));
   }
   Manifest manifest;

@@ -20,8 +20,8 @@ struct Manifest {
 };
 
 Bytes write_manifest(const Manifest& manifest);
-// Throws Error(protocol).
-Manifest read_manifest(std::span<const std::byte> bytes);
+// Throws Error(protocol); `sender` opens the sentence.
+Manifest read_manifest(std::span<const std::byte> bytes, const std::string& sender);
 
 // Throws Error(mismatch) that names the first difference with what stands on both sides.
 //   who    the other member, as in "member 2 (c1m0, 10.77.0.3:4242)"

@@ -97,8 +97,8 @@ class Session::Impl {
     std::optional<Error> difference;
     try {
       for (Rank rank = 0; rank < manifests.size(); ++rank) {
-        if (rank != group->rank())
-          expect_equal(manifest, read_manifest(manifests[rank]), group->describe(rank));
+        const std::string who = group->describe(rank);
+        if (rank != group->rank()) expect_equal(manifest, read_manifest(manifests[rank], who), who);
       }
     } catch (const Error& error) {
       difference = error;

@@ -27,7 +27,7 @@ asio::awaitable<void> Mesh::receive_addresses(const Address& coordinator) {
   const Call call{0, Collective::addresses, ""};
   while (!failure_ && !peers_[0].connection) co_await changed_.wait();
   const ControlMessage message = co_await receive(0, call);
-  auto table = decode_addresses(message.content(), options_.world_size);
+  auto table = decode_addresses(message.content(), options_.world_size, describe(0));
   for (Rank rank = 1; rank < options_.world_size; ++rank) {
     if (table[rank].host.empty()) table[rank].host = coordinator.host;
     members_[rank].address = to_string(table[rank]);

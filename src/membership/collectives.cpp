@@ -157,7 +157,7 @@ asio::awaitable<void> Mesh::await_the_rest(const Call& call, Rank from, std::uin
   std::uint64_t consumed = 0;
   do {
     const ControlMessage message = co_await receive(from, call);
-    consumed = decode_consumed(message.content());
+    consumed = decode_consumed(message.content(), describe(from));
   } while (consumed < whole);
 }
 
@@ -167,7 +167,7 @@ asio::awaitable<void> Mesh::await_consumed(const Call& call, std::vector<std::ui
   for (Rank rank = 0; rank < options_.world_size; ++rank) {
     while (rank != options_.rank && consumed[rank] < least) {
       const ControlMessage message = co_await receive(rank, call);
-      consumed[rank] = decode_consumed(message.content());
+      consumed[rank] = decode_consumed(message.content(), describe(rank));
     }
   }
 }
@@ -179,7 +179,7 @@ asio::awaitable<void> Mesh::broadcast_to_here(const Call& call, Rank root, const
   bool announced = false;
   while (!announced || consumed < whole) {
     const ControlMessage message = co_await receive(root, call);
-    const Chunk chunk = decode_chunk(message.content());
+    const Chunk chunk = decode_chunk(message.content(), describe(root));
     if (chunk.whole != whole) {
       fail_and_throw(Error(ErrorCode::mismatch, describe(root) + " sends " + std::to_string(chunk.whole) +
                                                     " bytes in " + stella::describe(call) + ", " +

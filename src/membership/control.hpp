@@ -51,7 +51,6 @@ class ControlInbox {
   void put(ControlMessage message, const std::string& sender);
   // The oldest message of the call with that number.
   std::optional<ControlMessage> take(std::uint64_t sequence);
-  std::size_t bytes() const { return bytes_; }
 
  private:
   std::deque<ControlMessage> messages_;

@@ -21,12 +21,13 @@ Bytes encode_addresses(const std::vector<Address>& addresses) {
   return bytes;
 }
 
-std::vector<Address> decode_addresses(std::span<const std::byte> bytes, std::size_t expected) {
-  ByteReader reader(bytes, "the table of addresses");
+std::vector<Address> decode_addresses(std::span<const std::byte> bytes, std::size_t expected,
+                                      const std::string& sender) {
+  ByteReader reader(bytes, sender + ": the table of addresses");
   const auto count = reader.get<std::uint32_t>();
   if (count != expected || count > kMaxMembers) {
-    throw Error(ErrorCode::protocol, "the table of addresses has " + std::to_string(count) + " entries; " +
-                                         std::to_string(expected) + " members were expected");
+    throw Error(ErrorCode::protocol, sender + ": the table of addresses has " + std::to_string(count) +
+                                         " entries; " + std::to_string(expected) + " members were expected");
   }
   std::vector<Address> addresses(count);
   for (Address& address : addresses) {
@@ -47,8 +48,8 @@ Bytes encode(const Chunk& chunk) {
   return content;
 }
 
-Chunk decode_chunk(std::span<const std::byte> content) {
-  ByteReader reader(content, "a chunk of a broadcast");
+Chunk decode_chunk(std::span<const std::byte> content, const std::string& sender) {
+  ByteReader reader(content, sender + ": a chunk of a broadcast");
   const auto whole = reader.get<std::uint64_t>();
   const auto offset = reader.get<std::uint64_t>();
   return {whole, offset, reader.rest()};
@@ -60,8 +61,8 @@ Bytes encode_consumed(std::uint64_t bytes) {
   return content;
 }
 
-std::uint64_t decode_consumed(std::span<const std::byte> content) {
-  ByteReader reader(content, "a report on a broadcast");
+std::uint64_t decode_consumed(std::span<const std::byte> content, const std::string& sender) {
+  ByteReader reader(content, sender + ": a report on a broadcast");
   const auto bytes = reader.get<std::uint64_t>();
   reader.expect_end();
   return bytes;

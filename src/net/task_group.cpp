@@ -37,8 +37,6 @@ void TaskGroup::cancel() {
   for (auto& stop : state_->stops) stop.emit(asio::cancellation_type::terminal);
 }
 
-std::size_t TaskGroup::running() const { return state_->stops.size(); }
-
 asio::awaitable<void> TaskGroup::join() {
   const auto state = state_;
   while (!state->stops.empty()) co_await state->ended.wait();

@@ -17,7 +17,6 @@ class TaskGroup {
   TaskGroup(const asio::any_io_executor& executor, std::function<void(std::exception_ptr)> on_error);
 
   void spawn(asio::awaitable<void> task);
-  std::size_t running() const;
   // What each running coroutine waits for ends with operation_aborted.
   void cancel();
   // Returns once no coroutine runs.

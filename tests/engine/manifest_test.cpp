@@ -39,18 +39,21 @@ Manifest example() {
 
 TEST(Manifest, TheExampleOfTheDocumentationIsWrittenAndReadBack) {
   EXPECT_EQ(write_manifest(example()), golden());
-  EXPECT_NO_THROW(expect_equal(example(), read_manifest(golden()), "member 1"));
+  EXPECT_NO_THROW(expect_equal(example(), read_manifest(golden(), "member 1"), "member 1"));
 }
 
 TEST(Manifest, WhatIsCutOffOrTooLongIsRefused) {
   for (std::size_t size = 0; size < golden().size(); ++size) {
     const auto bytes = golden();
-    EXPECT_EQ(error_of([&] { read_manifest(std::span(bytes).first(size)); }).code(), ErrorCode::protocol)
+    EXPECT_EQ(error_of([&] { read_manifest(std::span(bytes).first(size), "member 1"); }).code(),
+              ErrorCode::protocol)
         << size;
   }
   Bytes longer = golden();
   longer.emplace_back();
-  EXPECT_EQ(error_of([&] { read_manifest(longer); }).code(), ErrorCode::protocol);
+  const Error error = error_of([&] { read_manifest(longer, "member 1"); });
+  EXPECT_EQ(error.code(), ErrorCode::protocol);
+  EXPECT_NAMES(error, "member 1");
 }
 
 TEST(Manifest, AnyWrongByteIsRefusedOrReadAsAnotherManifest) {
@@ -59,8 +62,8 @@ TEST(Manifest, AnyWrongByteIsRefusedOrReadAsAnotherManifest) {
       Bytes bytes = golden();
       bytes[place] = static_cast<std::byte>(value);
       try {
-        const Bytes again = write_manifest(read_manifest(bytes));
-        EXPECT_EQ(write_manifest(read_manifest(again)), again);
+        const Bytes again = write_manifest(read_manifest(bytes, "member 1"));
+        EXPECT_EQ(write_manifest(read_manifest(again, "member 1")), again);
       } catch (const Error& error) {
         EXPECT_EQ(error.code(), ErrorCode::protocol) << error.what();
       }
@@ -74,7 +77,7 @@ TEST(Manifest, CountsBeyondTheBytesAreRefusedWithoutTakingMemoryForThem) {
   const Bytes start = golden();
   writer.put_bytes(std::span(start).first(13));
   writer.put_varint(~std::uint64_t{0});
-  EXPECT_EQ(error_of([&] { read_manifest(bytes); }).code(), ErrorCode::protocol);
+  EXPECT_EQ(error_of([&] { read_manifest(bytes, "member 1"); }).code(), ErrorCode::protocol);
 }
 
 // The sentence about what `change` does to the other member's manifest.

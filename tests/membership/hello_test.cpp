@@ -144,7 +144,7 @@ TEST(ControlFormat, UnknownKindsAndTruncationsAreProtocolErrors) {
   }
 }
 
-TEST(ControlInbox, GivesEachCallItsMessagesInOrderAndCountsBytes) {
+TEST(ControlInbox, GivesEachCallItsMessagesInOrder) {
   ControlInbox inbox;
   for (const auto& [sequence, text] : {std::pair(2, "b"), std::pair(1, "a"), std::pair(2, "c")}) {
     const Call call{static_cast<std::uint64_t>(sequence), Collective::all_gather, "t"};
@@ -154,7 +154,6 @@ TEST(ControlInbox, GivesEachCallItsMessagesInOrderAndCountsBytes) {
   EXPECT_TRUE(std::ranges::equal(inbox.take(2)->content(), bytes_of("b")));
   EXPECT_TRUE(std::ranges::equal(inbox.take(2)->content(), bytes_of("c")));
   EXPECT_TRUE(std::ranges::equal(inbox.take(1)->content(), bytes_of("a")));
-  EXPECT_EQ(inbox.bytes(), 0u);
 }
 
 }  // namespace
