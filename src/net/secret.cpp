@@ -39,6 +39,11 @@ struct File {
 };
 
 [[noreturn]] void cannot_read(const std::filesystem::path& path, int error) {
+  if (path.string().starts_with(kPrefix)) {
+    throw Error(ErrorCode::configuration,
+                "STELLA_SECRET_FILE holds a run secret; it must name a file that holds one (STELLA_SECRET "
+                "takes the secret itself)");
+  }
   throw Error(ErrorCode::configuration, "the run secret " + path.string() +
                                             " cannot be read: " + std::system_category().message(error) +
                                             "; STELLA_SECRET_FILE names it");

@@ -3,11 +3,13 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 
+#include <algorithm>
 #include <array>
 #include <asio/read.hpp>
 #include <asio/ssl/error.hpp>
 #include <asio/use_awaitable.hpp>
 #include <asio/write.hpp>
+#include <limits>
 
 namespace stella {
 namespace {
@@ -43,7 +45,9 @@ void tune(TlsStream& stream, std::chrono::milliseconds peer_timeout) {
   using UserTimeout = asio::detail::socket_option::integer<IPPROTO_TCP, TCP_USER_TIMEOUT>;
   std::error_code ignored;  // a socket that is already broken says so at the next operation
   stream.lowest_layer().set_option(asio::ip::tcp::no_delay(true), ignored);
-  stream.lowest_layer().set_option(UserTimeout(static_cast<int>(peer_timeout.count())), ignored);
+  const auto most = std::chrono::milliseconds(std::numeric_limits<int>::max());
+  stream.lowest_layer().set_option(UserTimeout(static_cast<int>(std::min(peer_timeout, most).count())),
+                                   ignored);
 }
 
 void cut(TlsStream& stream) {

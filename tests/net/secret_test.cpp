@@ -97,6 +97,14 @@ TEST_F(SecretFile, MayBeAPipeThatGivesItInPieces) {
   EXPECT_EQ(psk, RunSecret::from_text(text).psk());
 }
 
+TEST(SecretFileVariable, ThatHoldsTheSecretItselfIsToldWithoutRepeatingIt) {
+  const std::string secret = RunSecret::new_text();
+  const Error error = error_of([&] { RunSecret::from_file(secret); });
+  EXPECT_EQ(error.code(), ErrorCode::configuration);
+  EXPECT_NAMES(error, "STELLA_SECRET_FILE");
+  EXPECT_EQ(std::string(error.what()).find(secret.substr(secret.find(':') + 1, 8)), std::string::npos);
+}
+
 TEST_F(SecretFile, ThatIsMissingIsNamed) {
   const Error error = error_of([&] { RunSecret::from_file(path_); });
   EXPECT_EQ(error.code(), ErrorCode::configuration);
