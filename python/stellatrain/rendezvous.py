@@ -42,9 +42,9 @@ def _exchange_addresses(who: Membership, port: int) -> tuple[list[str], torch.di
 
     The store carries addresses only; whoever listens there still has to prove the run secret.
     """
-    host = who.host or _address_towards(os.environ["MASTER_ADDR"])
     deadline = time.monotonic() + who.join_timeout
-    store = _store(who)
+    store = _store(who)  # waits for the name MASTER_ADDR to appear too, so it comes first
+    host = who.host or _address_towards(os.environ["MASTER_ADDR"])
     # torchrun keeps its store over restarts: each has its own keys.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     run = os.environ.get("TORCHELASTIC_RUN_ID", "run")
@@ -99,7 +99,14 @@ def _store(who: Membership) -> torch.distributed.TCPStore:
 
 def _address_towards(host: str) -> str:
     """The address of this machine on the way to `host`; nothing is sent."""
-    family, kind, protocol, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.connect(address)
-        return probe.getsockname()[0]
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.connect(address)
+            return probe.getsockname()[0]
+    except OSError as cause:
+        raise error(
+            "configuration",
+            f"this machine's address towards MASTER_ADDR {host} cannot be told ({cause}); set STELLA_HOST to "
+            "the address at which the other members reach it",
+        ) from cause

@@ -13,7 +13,7 @@ import torch
 from conftest import SECRET, free_port, membership_of, outcomes_of_members, run_members
 from training import adamw, flat, loss_of, mlp, sgd, vectors
 
-from stellatrain import Error, _core
+from stellatrain import Error, _core, rendezvous
 from stellatrain.run import Run
 
 
@@ -150,6 +150,33 @@ def test_a_member_that_does_not_come_to_torchs_store_is_named(
     assert failure.code == "timeout"
     assert missing in str(failure)
     assert f"127.0.0.1:{port}" in str(failure)
+
+
+def test_a_master_address_that_no_name_server_knows_is_waited_for_and_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The name of a pod or container may appear after its neighbours have started."""
+    monkeypatch.setenv("MASTER_ADDR", "nobody.invalid")
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+    (failure,) = outcomes([membership_of(1, 2, free_port(), coordinator="", join_timeout=1.5)])
+    assert isinstance(failure, Error)
+    assert failure.code == "timeout"
+    assert "nobody.invalid" in str(failure)
+
+
+def test_an_address_of_ones_own_that_cannot_be_told_asks_for_stella_host(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unknown(*_args: object, **_named: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+    monkeypatch.setattr(rendezvous.socket, "getaddrinfo", unknown)
+    (failure,) = outcomes([membership_of(0, 2, free_port(), coordinator="", join_timeout=1.5)])
+    assert failure.code == "configuration"
+    assert "STELLA_HOST" in str(failure)
+    assert "MASTER_ADDR 127.0.0.1" in str(failure)
 
 
 def test_members_find_each_other_through_torchs_store(monkeypatch: pytest.MonkeyPatch) -> None:
