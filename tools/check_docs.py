@@ -21,6 +21,8 @@ from stellatrain import cli
 ROOT = Path(__file__).parent.parent
 TICKS = re.compile(r"`([^`\n]+)`")
 LINK = re.compile(r"\]\(([^)#]+?)(?:#[^)]*)?\)")
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)  # language, content
+SHELLS = ("", "sh", "bash", "console")
 PATH = re.compile(r"(?:src|include|python|tests|docs|bench|examples|tools|fuzz|cmake)/[\w./-]+")
 
 
@@ -42,7 +44,7 @@ def broken_links(page: Path, text: str) -> list[str]:
 
 def commands(text: str) -> list[str]:
     """Lines of code blocks, continuation lines joined, and `make ...` in running text."""
-    blocks = re.findall(r"```(?:sh|bash|console|)\n(.*?)```", text, re.DOTALL)
+    blocks = [block for language, block in FENCED.findall(text) if language in SHELLS]
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
     return [line.strip().removeprefix("$ ") for line in lines] + [
         quoted for quoted in TICKS.findall(text) if quoted.startswith("make ")
