@@ -11,7 +11,7 @@ from conftest import outcomes_of_members, run_members
 from training import EXACT, SPARSE, Training, adamw, flat, loss_of, mlp, plain_loop, sgd, vectors
 
 import stellatrain
-from stellatrain import Error, _core, optimizer_state
+from stellatrain import Error
 from stellatrain.environment import Membership
 from stellatrain.run import Run
 
@@ -23,7 +23,6 @@ OPTIMIZERS = {
     "amsgrad": lambda net: torch.optim.Adam(net.parameters(), lr=0.01, amsgrad=True),
 }
 HALF = 6
-ARRAYS = ("exp_avg", "exp_avg_sq", "steps")  # of AdamW
 
 
 def torch_for(steps: int, name: str, batches):
@@ -328,79 +327,3 @@ def test_the_functions_of_the_module_train_alone_without_any_environment() -> No
     finally:
         stellatrain.finish()
     assert not torch.equal(flat(net), flat(mlp()))
-
-
-class Recorded:
-    """A session that notes the collectives, and may hear something else than its members say."""
-
-    def __init__(self, session: _core.Session, heard: bytes | None = None):
-        self.session, self.heard = session, heard
-        self.broadcasts: list[int] = []
-
-    def all_gather(self, tag: str, mine: bytes) -> list[bytes]:
-        return self.session.all_gather(tag, mine) + ([] if self.heard is None else [self.heard])
-
-    def broadcast(self, tag: str, root: int, address: int, size: int) -> None:
-        self.broadcasts.append(size)
-        self.session.broadcast(tag, root, address, size)
-
-
-@pytest.mark.parametrize(
-    ("packed", "broadcasts"), [(64 << 20, 1), (2048, 3), (1, 12)], ids=["one", "some", "one for each"]
-)
-def test_first_moments_travel_in_few_broadcasts(
-    monkeypatch: pytest.MonkeyPatch, packed: int, broadcasts: int
-) -> None:
-    """Each costs two trips over the network. mlp() has 4 parameters, AdamW 3 arrays for each."""
-    monkeypatch.setattr(optimizer_state, "_PACKED", packed)
-
-    def member(run: Run):
-        net = mlp()
-        optimizer = distributed(run, net, adamw(net), density=1, staleness=0)
-        for name, index, _, begin, _, values in optimizer_state.slices(optimizer.engine):
-            if name != "weights":
-                values.fill_(100 * run.rank + 10 * index + begin + len(name))
-        session = Recorded(run.session)
-        optimizer_state.share_state(session, optimizer.engine)
-        state = [
-            (index, name, *values.to(torch.float64).unique().tolist())
-            for name, index, shared, *_, values in optimizer_state.slices(optimizer.engine)
-            if shared and name != "weights"
-        ]
-        run.session.leave()
-        return sorted(state), len(session.broadcasts)
-
-    first, second = run_members(2, member)
-    assert first == second
-    assert first[0] == [(i, name, 10.0 * i + len(name)) for i in range(4) for name in ARRAYS]
-    assert first[1] == broadcasts
-
-
-@pytest.mark.parametrize(
-    "heard",
-    [
-        b"",
-        b"\xff",
-        b"5",
-        b"null",
-        b'[["exp_avg"]]',
-        b'[["exp_avg", "0"]]',
-        b'[["exp_avg", -1]]',
-        b'[["exp_avg", 4]]',
-        b'[["exp_avg", true]]',
-        b"[[5, 0]]",
-        b'[["momentum_buffer", 0]]',
-        b"[" * 100_000,
-    ],
-    ids=repr,
-)
-def test_a_list_of_moments_that_cannot_be_is_an_error_that_names_the_member(heard: bytes) -> None:
-    def member(run: Run):
-        net = mlp()
-        optimizer = distributed(run, net, adamw(net))
-        optimizer_state.share_state(Recorded(run.session, heard), optimizer.engine)
-
-    (failure,) = outcomes_of_members(1, member)
-    assert isinstance(failure, Error)
-    assert failure.code == "protocol"
-    assert "member 1 " in str(failure)
