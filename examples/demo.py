@@ -73,7 +73,7 @@ def _options() -> argparse.Namespace:
     rivals = [name for name in _SCRIPTS if name.startswith("DDP ")]
     add("--with", dest="rivals", action="append", default=[], choices=rivals, help="train this too")
     add("--ddp-lr", type=float, default=5e-4, help="learning rate of DDP, with any hook (%(default)s)")
-    add("--stella-lr", type=float, default=5e-4, help="that of StellaTrain (%(default)s)")
+    add("--stella-lr", type=float, default=1e-3, help="that of StellaTrain (%(default)s)")
     add("--seed", type=int, default=0, help="%(default)s")
     add("--out", type=Path, default=Path("build/demo"), help="%(default)s")
     return parser.parse_args()
