@@ -10,27 +10,26 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from stellatrain import extra
+from stellatrain.checkpoint_tensors import (
+    BUFFER,
+    EXTRA,
+    PARAMETER,
+    SELECTOR,
+    Tensors,
+    dtype_of,
+    model_keys,
+    parameters,
+    size_of,
+)
 from stellatrain.errors import error
-from stellatrain.optimizer_state import BLOCK, NOT_MOMENTS, slices
+from stellatrain.optimizer_state import NOT_MOMENTS, slices
 from stellatrain.settings import group_settings
 
 if TYPE_CHECKING:
     from stellatrain.run import Run
 
-SELECTOR = "selector."  # its name follows
 _MOST_STEPS = 2**32 - 1  # the engine counts in 32 bits
-
-Tensors = dict[str, torch.Tensor]
-
-
-def size_of(array: str, numel: int) -> int:
-    """Values of an array of the engine for a parameter of `numel` elements."""
-    return -(-numel // BLOCK) if array == "steps" else numel
-
-
-def dtype_of(array: str) -> torch.dtype:
-    """How files hold it."""
-    return torch.int64 if array == "steps" else torch.float32
 
 
 def check_described(run: Run, latest: dict[str, Any], path: Path) -> None:
@@ -68,7 +67,7 @@ def moments_to_make(run: Run, consensus: Tensors, path: Path) -> list[tuple[str,
     moments = []
     for key in consensus:
         name, _, parameter = key.partition(".")
-        if name in NOT_MOMENTS or parameter not in index_of:
+        if name in NOT_MOMENTS or key.startswith(PARAMETER) or parameter not in index_of:
             continue
         if name not in run.optimizer.moments:
             raise error(
@@ -81,12 +80,24 @@ def moments_to_make(run: Run, consensus: Tensors, path: Path) -> list[tuple[str,
     return moments
 
 
-def check_model(run: Run, model: Tensors, model_path: Path, own: Tensors, own_path: Path) -> None:
+def check_model(
+    run: Run,
+    model: Tensors,
+    model_path: Path,
+    consensus: Tensors,
+    consensus_path: Path,
+    own: Tensors,
+    own_path: Path,
+) -> None:
     """Parameters and buffers as torch sees them."""
-    for name, parameter in run.model.named_parameters():
-        _check_shape(name, parameter, model, model_path)
+    keys = model_keys(run.model)
+    for name, parameter in parameters(run).items():
+        if name in keys:
+            _check_shape(keys[name], parameter, model, model_path)
+        else:
+            _check_shape(PARAMETER + name, parameter, consensus, consensus_path)
     for name, buffer in run.model.named_buffers():
-        _check_shape(f"buffer.{name}", buffer, own, own_path)
+        _check_shape(BUFFER + name, buffer, own, own_path)
 
 
 def check_counters(run: Run, own: Tensors, path: Path) -> None:
@@ -99,6 +110,17 @@ def check_counters(run: Run, own: Tensors, path: Path) -> None:
     epochs = own.get("loader_epochs")
     if epochs is None or epochs.dtype != torch.int64 or epochs.dim() != 1 or bool((epochs < 0).any()):
         raise _holds(path, "loader_epochs", epochs, "numbers from 0 of torch.int64")
+
+
+def check_extra(own: Tensors, path: Path) -> dict[str, Any]:
+    """Returns what save() was given."""
+    given = own.get(EXTRA)
+    if given is None or given.dtype != torch.uint8 or given.dim() != 1:
+        raise _holds(path, EXTRA, given, "bytes (torch.uint8) of JSON")
+    try:
+        return extra.from_tensor(given)
+    except ValueError as cause:
+        raise error("mismatch", f"{path} holds for '{EXTRA}' what save() never writes: {cause}") from cause
 
 
 def _check_array(run: Run, name: str, index: int, tensors: Tensors, path: Path) -> None:

@@ -125,7 +125,7 @@ class Run:
         checkpoint.save(self, Path(directory), extra)
 
     def load(self, directory: str | Path) -> dict[str, Any]:
-        """Continues from the last checkpoint in `directory`; returns its `extra`. Collective."""
+        """Continues from the last checkpoint in `directory`; returns this member's `extra`. Collective."""
         return checkpoint.load(self, Path(directory))
 
     def add_loader(self, loader: Any) -> None:

@@ -78,3 +78,45 @@ def iteration_loaded(directory: Path, world_size: int = 1) -> int:
     nets = [normed() for _ in range(world_size)]
     (iteration,) = set(run_members(world_size, member))
     return iteration
+
+
+class Weighed(torch.nn.Module):
+    """A criterion with parameters: what is learned here is no part of the model."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weights = torch.nn.Parameter(torch.linspace(0.5, 1.5, 5, dtype=dtype))
+        self.bias = torch.nn.Parameter(torch.zeros(1, dtype=dtype))
+
+    def forward(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return ((output - target).square() * self.weights).mean() + self.bias.square().sum()
+
+
+def both(net: torch.nn.Module, criterion: torch.nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.AdamW([{"params": net.parameters()}, {"params": criterion.parameters()}], lr=0.01)
+
+
+def with_criterion(run: Run, parts: tuple, batches: list, directory: Path | None, **options):
+    """Trains, and saves or loads in the middle. What must be equal: what torch sees of the criterion too."""
+    net, criterion = parts
+    _, optimizer = run.distribute(net, both(net, criterion), bucket_mib=1 / 256, **options)
+
+    def train(batches: list) -> list[float]:
+        losses = []
+        for x, y in batches:
+            optimizer.zero_grad()
+            loss = criterion(net(x), y)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        return losses
+
+    if directory is not None and (directory / "latest.json").exists():
+        run.load(directory)
+    else:
+        train(batches[:BEFORE])
+        run.session.all_gather("trained", b"")  # all have looked for latest.json
+        if directory is not None:
+            run.save(directory)
+    losses = train(batches[BEFORE:])
+    return losses, [each.tolist() for each in criterion.parameters()], end_of(run, net, optimizer)

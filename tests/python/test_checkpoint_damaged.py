@@ -68,7 +68,8 @@ def test_a_broken_file_is_an_error_on_every_member_that_names_it(
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "{}", "null", '{"format": 1}', '{"format": 3}', '{"format": 99}', "\udcff"]
+    "text",
+    ["[]", "{}", "null", '{"format": 1}', '{"format": 3}', '{"format": 4}', '{"format": 99}', "\udcff"],
 )
 def test_a_latest_json_that_is_none_is_an_error(checkpoint: Path, text: str) -> None:
     (checkpoint / "latest.json").write_text(text, errors="surrogateescape")
@@ -83,7 +84,7 @@ def test_a_checkpoint_of_an_older_format_says_so(checkpoint: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 1}))
     for failure in load_outcomes(checkpoint, 2):
         assert isinstance(failure, Error)
-        assert "has format 1; this version reads 2 and 3" in str(failure)
+        assert "has format 1; this version reads 2, 3 and 4" in str(failure)
 
 
 def test_weights_that_changed_on_disk_are_noticed(checkpoint: Path) -> None:
@@ -163,6 +164,10 @@ def odd(tensor: torch.Tensor) -> torch.Tensor:
     return tensor[1:]
 
 
+def reads(text: bytes) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda _: torch.tensor(list(text), dtype=torch.uint8)
+
+
 @pytest.mark.parametrize(
     ("name", "key", "change"),
     [
@@ -182,6 +187,14 @@ def odd(tensor: torch.Tensor) -> torch.Tensor:
         ("member-1", "residual.0.weight", square),
         ("member-1", "residual.0.weight", lambda tensor: tensor.to(torch.float64)),
         ("member-1", "buffer.1.running_mean", None),
+        ("member-1", "extra", None),
+        ("member-1", "extra", as_float),
+        ("member-1", "extra", square),
+        ("member-1", "extra", odd),
+        ("member-1", "extra", reads(b"[]")),
+        ("member-1", "extra", reads(b"\xff")),
+        ("member-1", "extra", reads(b"[" * 100_000)),
+        ("member-1", "extra", reads(b'{"$stella": "?"}')),
         ("consensus", "steps.0.weight", negative),
         ("consensus", "exp_avg.0.weight", halved),
         ("consensus", "exp_avg.0.weight", None),
@@ -225,8 +238,8 @@ def test_a_tensor_that_is_not_what_it_must_be_is_named_on_every_member_and_nothi
         {"iteration": 2**64},
         {"digest": 5},
         {"world_size": None},
-        {"extra": []},
-        {"extra": {"$stella": "?"}},
+        {"saved": None},
+        {"saved": -1},
         {"param_groups": [5]},
         {"param_groups": [{"params": []}]},
         {"param_groups": [{"lr": "fast"}]},

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict, namedtuple
 from collections.abc import Callable
+from enum import Enum, IntEnum
 from pathlib import Path
 from typing import Any
 
+import numpy
 import pytest
 import torch
+from checkpointing import started
 from conftest import run_members
 from torch.optim import lr_scheduler
 from training import mlp, sgd
 
 from stellatrain import Error
-from stellatrain.extra import from_json, to_json
+from stellatrain.extra import from_json, to_json, to_tensor
 from stellatrain.run import Run
 
 STEPS, BREAK = 14, 4
@@ -134,6 +137,88 @@ def test_what_cannot_be_kept_is_refused_with_its_path(value: Any, sentence: str)
         to_json(value)
     assert failure.value.code == "invalid_argument"
     assert sentence in str(failure.value)
+
+
+Point = namedtuple("Point", "x y")
+
+
+class Number(IntEnum):
+    one = 1
+
+
+class Word(str, Enum):
+    yes = "yes"
+
+
+class Rows(list):
+    pass
+
+
+class Settings(dict):
+    pass
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Number.one,
+        Word.yes,
+        Rows([1]),
+        Settings(a=1),
+        Point(1, 2),
+        numpy.float64(1.5),
+        numpy.str_("a"),
+        defaultdict(int, a=1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_would_come_back_as_a_type_that_it_is_derived_from_is_refused(value: Any) -> None:
+    kind = f"it is a {type(value).__module__}.{type(value).__qualname__}"
+    with pytest.raises(Error, match="cannot be kept") as failure:
+        to_json({"a": [value]})
+    assert f"save: extra['a'][0] cannot be kept: {kind}" in str(failure.value)
+
+
+@pytest.mark.parametrize("key", [Number.one, Word.yes, Point(1, 2), numpy.float64(1.5), (0, Number.one)])
+def test_a_key_that_would_come_back_as_another_type_is_refused(key: Any) -> None:
+    with pytest.raises(Error, match=r"extra\['a'\] cannot be kept: its key"):
+        to_json({"a": {key: 1}})
+
+
+def test_extra_that_is_no_dict_is_refused() -> None:
+    with pytest.raises(Error, match=r"extra is a builtins\.list; it must be a dict"):
+        to_tensor([])
+
+
+def extras_loaded(directory: Path, extras: list[dict]) -> list[dict]:
+    """What each member gets that saved one of `extras`."""
+
+    def save(run: Run) -> None:
+        started(run, nets[run.rank])
+        run.save(directory, extras[run.rank])
+        run.finish()
+
+    def load(run: Run) -> dict:
+        started(run, nets[run.rank])
+        extra = run.load(directory)
+        run.finish()
+        return extra
+
+    nets = [mlp() for _ in extras]
+    run_members(len(extras), save)
+    return run_members(len(extras), load)
+
+
+def test_every_member_gets_back_its_own_extra(tmp_path: Path) -> None:
+    """As its GradScaler's scale, or where it is in its share of the data."""
+    extras = [{"scale": 65536.0, "cursor": (0, 7)}, {"scale": 32768.0, "cursor": (1, 9)}, {}]
+    assert extras_loaded(tmp_path, extras) == extras
+
+
+def test_a_large_extra_comes_back(tmp_path: Path) -> None:
+    """Larger than what an all-gather carries, which is 16 MiB."""
+    extras = [{"text": "ab" * 10_000_000}, {"text": "c"}]
+    assert extras_loaded(tmp_path, extras) == extras
 
 
 def test_an_ordered_dict_comes_back_as_a_dict() -> None:

@@ -4,31 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from checkpointing import AFTER, BEFORE, normed, started
+from checkpointing import started
 from conftest import outcomes_of_members, run_members
-from safetensors.torch import load_file
 from training import mlp, plain_loop
 
 from stellatrain import Error
 from stellatrain.run import Run
-
-
-def test_the_model_file_is_plain_safetensors_with_the_names_of_torch(tmp_path: Path) -> None:
-    def member(run: Run):
-        net = nets[run.rank]
-        optimizer, batches = started(run, net, density=1, staleness=0)
-        plain_loop(net, optimizer, batches)
-        run.save(tmp_path)
-        run.finish()
-        return net
-
-    nets = [normed(), normed()]
-    trained = run_members(2, member)[0]
-    plain = normed()
-    plain.load_state_dict(load_file(tmp_path / f"model-{BEFORE + AFTER}.safetensors"))
-    for name, value in trained.state_dict().items():
-        assert torch.equal(value, plain.state_dict()[name]), name
 
 
 def test_only_the_last_checkpoint_and_nothing_else_stays(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,6 @@ from checkpointing import BEFORE, iteration_loaded, normed, saved, started
 from conftest import forkserver, lacking, outcomes_of_members, run_members
 from training import mlp, plain_loop
 
-import stellatrain.checkpoint
 from stellatrain import Error
 from stellatrain.environment import Membership
 from stellatrain.run import Run
@@ -190,24 +188,30 @@ def test_the_code_of_a_foreign_exception_is_none_of_ours(
     assert "not there" in str(failure)
 
 
-def test_save_at_different_steps_is_a_mismatch_that_names_both(tmp_path: Path) -> None:
+@pytest.mark.parametrize("call", ["save", "load"])
+def test_a_call_at_different_steps_is_a_mismatch_that_names_both(tmp_path: Path, call: str) -> None:
+    """And says so at once: nobody waits for a step that another member never makes."""
+
     def member(run: Run):
         net = nets[run.rank]
-        optimizer, batches = started(run, net, staleness=1)
+        optimizer, batches = started(run, net, staleness=1, step_timeout=30)
         plain_loop(net, optimizer, batches[: 3 + run.rank])
-        run.save(tmp_path)
+        getattr(run, call)(tmp_path)
 
-    nets = [mlp(), mlp()]
-    for failure in outcomes_of_members(2, member):
+    saved(tmp_path, 2)
+    nets = [normed(), normed()]
+    began = time.monotonic()
+    for rank, failure in enumerate(outcomes_of_members(2, member)):
         assert isinstance(failure, Error)
-        assert "save: iteration is" in str(failure)
+        assert failure.code == "mismatch"
+        assert f"{call}: iteration is {3 + rank} here, {4 - rank} on member {1 - rank}" in str(failure)
+    assert time.monotonic() - began < 20
 
 
 def test_machines_that_were_interrupted_between_their_latest_json_resume_from_the_newer_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    """Every member on a machine of its own: the last was killed before it could replace its latest.json."""
-    monkeypatch.setattr(stellatrain.checkpoint, "_machine", lambda: str(threading.get_ident()))
+    """A directory for each member: the last was killed before it could replace its latest.json."""
 
     def save(run: Run):
         net = nets[run.rank]

@@ -1,0 +1,183 @@
+"""One directory for all members or one for each: who writes what, which save counts, what is removed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from checkpointing import normed, started
+from conftest import outcomes_of_members, run_members
+from training import mlp, plain_loop
+
+from stellatrain import Error
+from stellatrain.run import Run
+
+SHARED = ["consensus-{}.safetensors", "latest.json", "model-{}.safetensors"]
+
+
+def files_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def save_after(steps: int, directories: list[Path]) -> int:
+    """A new run, with a directory for each member; its digest."""
+
+    def member(run: Run) -> int:
+        net = nets[run.rank]
+        optimizer, batches = started(run, net)
+        plain_loop(net, optimizer, batches[:steps])
+        run.save(directories[run.rank])
+        digest = optimizer.digest()
+        run.finish()
+        return digest
+
+    nets = [normed() for _ in directories]
+    return run_members(len(directories), member)[0]
+
+
+def loaded_from(directories: list[Path]) -> list[tuple[int, int]]:
+    """Iteration and digest that each member goes on with."""
+
+    def member(run: Run) -> tuple[int, int]:
+        optimizer, _ = started(run, nets[run.rank])
+        run.load(directories[run.rank])
+        result = optimizer.iteration, optimizer.digest()
+        run.finish()
+        return result
+
+    nets = [normed() for _ in directories]
+    return run_members(len(directories), member)
+
+
+def test_members_on_one_host_with_a_directory_each_write_all_that_they_need(tmp_path: Path) -> None:
+    """As do containers of the same host name, whose directories have the same path but are not the same."""
+    directories = [tmp_path / "0", tmp_path / "1"]
+    digest = save_after(3, directories)
+    for rank, directory in enumerate(directories):
+        expected = sorted([name.format(3) for name in SHARED] + [f"member-{rank}-3.safetensors"])
+        assert files_in(directory) == expected
+    assert loaded_from(directories) == [(3, digest)] * 2
+
+
+def test_the_lowest_rank_writes_for_all_whose_directory_is_the_same_whatever_they_call_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replaced = []
+    replace = os.replace
+
+    def noted(source: Path, target: Path) -> None:
+        replaced.append(str(Path(target).relative_to(tmp_path)))
+        replace(source, target)
+
+    for name in ("ours", "theirs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "theirs")
+    directories = [tmp_path / name for name in ("ours", "theirs", "ours", "link")]
+    monkeypatch.setattr(os, "replace", noted)
+    digest = save_after(3, directories)
+    shared = [name.format(3) for name in SHARED]
+    members = ["ours/member-0", "theirs/member-1", "ours/member-2", "link/member-3"]
+    assert sorted(replaced) == sorted(
+        [f"{directory}/{name}" for directory in ("ours", "theirs") for name in shared]
+        + [f"{name}-3.safetensors" for name in members]
+    )
+    assert loaded_from(directories) == [(3, digest)] * 4
+
+
+def test_a_member_that_can_leave_no_file_is_an_error_on_all_and_nothing_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch = Path.touch
+
+    def refused(path: Path, *arguments: object, **options: object) -> None:
+        if path.parent.name == "1":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        touch(path, *arguments, **options)
+
+    def member(run: Run) -> None:
+        started(run, nets[run.rank])
+        run.save(tmp_path / str(run.rank))
+
+    monkeypatch.setattr(Path, "touch", refused)
+    nets = [mlp(), mlp()]
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert failure.code == "io"
+        assert "save: member 1 could not do its part: [Errno 13] Permission denied" in str(failure)
+    assert files_in(tmp_path / "0") == files_in(tmp_path / "1") == []
+
+
+def test_a_directory_in_which_a_member_does_not_see_what_it_made_is_an_error_on_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: not path.name.startswith(".probe-1-") and exists(path))
+
+    def member(run: Run) -> None:
+        started(run, nets[run.rank])
+        run.save(tmp_path)
+
+    nets = [mlp(), mlp()]
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert failure.code == "io"
+        assert "save: member 1 could not do its part" in str(failure)
+        assert "was made, but is not there" in str(failure)
+    assert files_in(tmp_path) == []
+
+
+def test_what_a_save_that_was_killed_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    for name in (".probe-1-0123456789abcdef", ".member-1-1.safetensors.1", "member-1-1.safetensors"):
+        (tmp_path / name).write_bytes(b"")
+    save_after(3, [tmp_path] * 2)
+    members = [f"member-{rank}-3.safetensors" for rank in (0, 1)]
+    assert files_in(tmp_path) == sorted([name.format(3) for name in SHARED] + members)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ESTALE])
+def test_an_older_file_that_cannot_be_removed_is_a_warning_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """On one member, of which the others know nothing: the run goes on."""
+    unlink = Path.unlink
+
+    def refused(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "member-1-2.safetensors":
+            raise OSError(code, os.strerror(code), str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    save_after(2, [tmp_path] * 2)
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.warns(UserWarning, match=r"member 1 cannot remove .*member-1-2\.safetensors") as warned:
+        digest = save_after(3, [tmp_path] * 2)
+    (warning,) = warned
+    assert os.strerror(code) in str(warning.message)
+    assert loaded_from([tmp_path] * 2) == [(3, digest)] * 2
+    assert "member-1-2.safetensors" in files_in(tmp_path)
+    monkeypatch.undo()
+    save_after(4, [tmp_path] * 2)
+    assert "member-1-2.safetensors" not in files_in(tmp_path)
+
+
+def test_a_later_save_counts_whatever_iteration_an_older_run_had_reached(tmp_path: Path) -> None:
+    """Machine 1 was killed before it could replace the latest.json of the older run."""
+    directories = [tmp_path / "0", tmp_path / "1"]
+    save_after(9, directories)
+    shutil.copytree(directories[1], tmp_path / "older")
+    digest = save_after(3, directories)
+    for path in (tmp_path / "older").iterdir():
+        shutil.copy(path, directories[1])
+    assert loaded_from(directories) == [(3, digest)] * 2
+
+
+def test_all_members_of_a_save_write_the_same_time(tmp_path: Path) -> None:
+    directories = [tmp_path / "0", tmp_path / "1"]
+    save_after(1, directories)
+    first, second = (
+        json.loads((directory / "latest.json").read_text())["saved"] for directory in directories
+    )
+    assert first == second
