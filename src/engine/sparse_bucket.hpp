@@ -43,6 +43,7 @@ struct SparseBucket {
   AlignedArray<float> accumulated;  // [blocks * kBlock] that and this iteration's gradient: the next residual
                                     // unless the iteration is skipped
   AlignedArray<float> scores;       // [blocks] sums of squares of accumulated
+  bool scores_are_finite = true;
   std::unique_ptr<Selector> selector;
 
   // The same on all members.

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "compress/merge.hpp"
+#include "engine/scattered_copy.hpp"
 #include "engine/sparse_bucket.hpp"
 #include "kernels/accumulate_score.hpp"
 #include "kernels/finite.hpp"
@@ -64,14 +65,17 @@ std::optional<std::uint32_t> SparseRule::copy(BucketId id, const StepInput& inpu
   SparseBucket& bucket = *buckets_[id];
   if (input.skip) return std::nullopt;
   std::optional<std::uint32_t> bad;
+  bucket.scores_are_finite = true;
   const float weight = static_cast<float>(input.samples) * input.gradient_scale;
   for (std::size_t i = 0; i < bucket.layout.slices.size(); ++i) {
     const Slice& slice = bucket.layout.slices[i];
     const float* gradient = input.gradients[slice.tensor];
-    bucket.present[i] = gradient != nullptr;
-    if (gradient == nullptr) {
-      accumulate(bucket, slice, bucket.residual.data() + slice.offset, 0);
-    } else if (!accumulate(bucket, slice, gradient + slice.begin, weight) && !bad) {
+    const bool present = gradient != nullptr;
+    const float* added = present ? gradient + slice.begin : bucket.residual.data() + slice.offset;
+    const bool finite = accumulate(bucket, slice, added, present ? weight : 0);
+    bucket.present[i] = present;
+    bucket.scores_are_finite &= finite;
+    if (!finite && present && !bad) {
       const std::span<const float> values(gradient + slice.begin, slice.numel);
       if (find_nonfinite(values) < values.size())
         bad = slice.tensor;  // else a square or a sum overflowed: contribute() sees which
@@ -142,7 +146,7 @@ std::vector<BlockId> SparseRule::present_blocks(const SparseBucket& bucket) cons
 // The gradients were finite; only a sum that overflowed can be otherwise. A block may be finite where its
 // score, a sum of squares, is not: it goes first.
 void SparseRule::check_residual(const SparseBucket& bucket, Iteration t) const {
-  if (find_nonfinite(bucket.scores) == bucket.scores.size()) return;
+  if (bucket.scores_are_finite) return;
   const std::size_t element = find_nonfinite({bucket.residual.data(), bucket.residual.size()});
   if (element == bucket.residual.size()) return;
   const std::size_t block = element / kBlock;
@@ -245,11 +249,12 @@ void SparseRule::check_full_digest(const SparseBucket& bucket, BucketId id) cons
 
 void SparseRule::publish(BucketId id, Iteration t, std::span<float* const> parameters) {
   SparseBucket& bucket = *buckets_[id];
+  ScatteredCopy copy;
   while (!bucket.unpublished.empty() && bucket.unpublished.front().iteration <= t) {
     for_each_run(bucket.layout, bucket.unpublished.front().blocks,
                  [&](const Slice& slice, std::size_t first, std::size_t numel) {
-                   std::memcpy(parameters[slice.tensor] + slice.begin + (first - slice.offset),
-                               bucket.weights.data() + first, numel * sizeof(float));
+                   copy.add(parameters[slice.tensor] + slice.begin + (first - slice.offset),
+                            bucket.weights.data() + first, numel);
                  });
     bucket.unpublished.pop_front();
   }
