@@ -20,6 +20,7 @@ constexpr auto kAttemptTimeout = 10s;  // to resolve, connect and shake hands on
 constexpr auto kFirstPause = 50ms;     // between attempts; doubles
 constexpr auto kLongestPause = 1s;
 constexpr int kRefusalsToBelieve = 3;
+constexpr auto kHint = 5s;  // of waiting, after which the log says for whom: most mistakes are made here
 
 }  // namespace
 
@@ -45,6 +46,8 @@ asio::awaitable<void> Mesh::join(std::vector<std::string> addresses) {
                                                  std::to_string(options_.world_size) + " members");
   }
   const auto deadline = Clock::now() + options_.join_timeout;
+  const Deadline hint(io_.get_executor(), Clock::now() + kHint, [this] { log_->info(still_lacks(kHint)); });
+  say_who_is_awaited();
   for (Rank rank = 0; rank < options_.world_size; ++rank) members_[rank].address = std::move(addresses[rank]);
   for (Rank lower = 0; lower < options_.rank; ++lower) joining_.spawn(dial(lower));
   co_await until_complete(deadline);
@@ -52,6 +55,8 @@ asio::awaitable<void> Mesh::join(std::vector<std::string> addresses) {
 
 asio::awaitable<void> Mesh::join_through(std::string coordinator) {
   const auto deadline = Clock::now() + options_.join_timeout;
+  const Deadline hint(io_.get_executor(), Clock::now() + kHint, [this] { log_->info(still_lacks(kHint)); });
+  say_who_is_awaited();
   if (options_.rank > 0) {
     members_[0].address = coordinator;
     const Address address = parse_address(coordinator);
@@ -79,15 +84,23 @@ bool Mesh::complete() const {
   return true;
 }
 
-Error Mesh::not_complete() const {
+Error Mesh::not_complete() const { return Error(ErrorCode::timeout, still_lacks(options_.join_timeout)); }
+
+void Mesh::say_who_is_awaited() const {
+  if (alone()) return;
+  log_->info("member {} of {} listens on port {} and waits for the others, for up to {}", options_.rank,
+             options_.world_size, port_, to_text(options_.join_timeout));
+}
+
+std::string Mesh::still_lacks(std::chrono::milliseconds after) const {
   std::string missing;
   for (Rank rank = 0; rank < options_.world_size; ++rank) {
     if (rank == options_.rank || peers_[rank].connection) continue;
     const auto& reason = peers_[rank].last_attempt;
     missing += (missing.empty() ? "" : "; ") + describe(rank) + (reason.empty() ? "" : ": " + reason);
   }
-  std::string sentence = "after " + to_text(options_.join_timeout) + " this run of " +
-                         std::to_string(options_.world_size) + " still lacks ";
+  std::string sentence =
+      "after " + to_text(after) + " this run of " + std::to_string(options_.world_size) + " still lacks ";
   sentence += missing.empty() ? "the addresses of the other members, for which member 0 waits too" : missing;
   sentence +=
       "; check that they were started, that their ports are reachable, and that all have the same world size";
@@ -95,7 +108,7 @@ Error Mesh::not_complete() const {
     sentence += "; " + std::to_string(listener_->refused()) +
                 " incoming connections failed the handshake (another run secret?)";
   }
-  return Error(ErrorCode::timeout, sentence);
+  return sentence;
 }
 
 // --- Being connected to.

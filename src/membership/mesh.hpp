@@ -75,6 +75,9 @@ class Mesh {
   Hello own_hello() const;
   bool complete() const;
   Error not_complete() const;
+  void say_who_is_awaited() const;
+  // "after 5 s this run of 3 still lacks member 1: connection refused; check that ..."
+  std::string still_lacks(std::chrono::milliseconds after) const;
 
   // address_table.cpp
   asio::awaitable<void> receive_addresses(const Address& coordinator);

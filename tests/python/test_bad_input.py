@@ -114,6 +114,19 @@ def test_a_member_that_never_comes_is_named_by_all_after_the_join_timeout() -> N
     assert "2 s" in str(first)
 
 
+def test_a_member_that_waits_says_where_it_listens(capfd: pytest.CaptureFixture[str]) -> None:
+    port = free_port()
+    outcomes([membership_of(0, 2, port, join_timeout=0.3)])
+    assert f"member 0 of 2 listens on port {port} and waits for the others" in capfd.readouterr().err
+
+
+def test_who_is_awaited_is_told_long_before_the_timeout(capfd: pytest.CaptureFixture[str]) -> None:
+    outcomes([membership_of(1, 2, free_port(), join_timeout=6.0)])
+    lines = capfd.readouterr().err.splitlines()
+    (hint,) = (line for line in lines if "after 5 s this run of 2 still lacks member 0" in line)
+    assert "refused" in hint
+
+
 def test_member_0_that_never_comes_is_named_after_the_join_timeout() -> None:
     (failure,) = outcomes([membership_of(1, 2, free_port(), join_timeout=1.0)])
     assert failure.code == "timeout"
