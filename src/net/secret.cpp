@@ -123,7 +123,9 @@ RunSecret RunSecret::from_text(std::string_view text) {
                 "the run secret (" + std::to_string(text.size()) +
                     " characters) is too weak: it must be \"stella-secret-1:\" with " +
                     std::to_string(kRandomCharacters) + " characters of base64url, or at least " +
-                    std::to_string(kLeastCharacters) + " characters; make one with: stella secret new");
+                    std::to_string(kLeastCharacters) +
+                    " characters; make one with: stella secret new (STELLA_SECRET holds the secret itself, "
+                    "STELLA_SECRET_FILE the name of its file)");
   }
   RunSecret secret;
   derive(text, secret.psk_);
