@@ -5,7 +5,9 @@ A variable that is set wins over the script's argument, so that a run can be tun
 
 from __future__ import annotations
 
+import difflib
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,6 +43,23 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "threads": (lambda value: 0 <= value <= 256, "at least 0 and at most 256"),
     "step_timeout": (lambda value: 0.001 <= value <= 1e8, "at least 0.001 and at most 1e8"),
 }
+
+
+_VARIABLES = {
+    f"STELLA_{name}"
+    for name in (
+        *("RANK", "WORLD_SIZE", "MEMBER", "CLUSTER", "SECRET_FILE", "SECRET", "COORDINATOR", "PORT", "HOST"),
+        *("JOIN_TIMEOUT", "PEER_TIMEOUT", "RULE", "DENSITY", "STALENESS", "WIRE", "SELECTOR", "BUCKET_MIB"),
+        *("THREADS", "STEP_TIMEOUT", "LOG", "CPU"),
+    )
+}
+
+
+def warn_of_misspelt_variables(env: Mapping[str, str] = os.environ) -> None:
+    """A variable that is nearly one of ours would be ignored in silence."""
+    for name in sorted(name for name in env if name.startswith("STELLA_") and name not in _VARIABLES):
+        if meant := difflib.get_close_matches(name, _VARIABLES, n=1, cutoff=0.85):
+            warnings.warn(f"{name} is set, but means nothing; {meant[0]} does", stacklevel=3)
 
 
 def _first(env: Mapping[str, str], *names: str) -> tuple[str, str] | None:

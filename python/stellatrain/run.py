@@ -11,7 +11,7 @@ import torch
 
 from stellatrain import _core, buffers, checkpoint, forks, rendezvous
 from stellatrain.bridge import ParameterBridge
-from stellatrain.environment import Membership, membership, tuned
+from stellatrain.environment import Membership, membership, tuned, warn_of_misspelt_variables
 from stellatrain.errors import error
 from stellatrain.optimizer import DistributedOptimizer
 from stellatrain.optimizer_state import share_state
@@ -23,6 +23,7 @@ class Run:
 
     def __init__(self, who: Membership | None = None):
         """Joins the run. Without arguments the environment says who this member is."""
+        warn_of_misspelt_variables()
         self.who = who if who is not None else membership()
         self.model: torch.nn.Module | None = None
         self.optimizer: DistributedOptimizer | None = None
@@ -54,6 +55,12 @@ class Run:
     def members(self) -> list[_core.Member]:
         """Everybody, by rank: name, cluster, hostname, address."""
         return self.session.members
+
+    def describe(self, rank: int) -> str:
+        """ "member 2 (c1m0, 10.77.1.1:29400)": how sentences name a member."""
+        member = self.members()[rank]
+        known = ", ".join(filter(None, (member.name, member.address)))
+        return f"member {rank} ({known})" if known else f"member {rank}"
 
     def distribute(
         self,

@@ -10,7 +10,7 @@ import torch
 from conftest import outcomes_of_members, run_members
 from training import adamw, mlp
 
-from stellatrain import Error
+from stellatrain import Error, environment
 from stellatrain.environment import Membership, membership, tuned
 from stellatrain.run import Run
 
@@ -194,3 +194,26 @@ def test_the_page_names_every_variable_that_is_read() -> None:
         named |= set(re.findall(r"\"(STELLA_[A-Z_]+)\"", source.read_text()))
     assert "STELLA_CPU" in named
     assert [name for name in sorted(named) if f"`{name}`" not in page] == []
+
+
+def test_every_variable_of_the_documentation_is_known_and_the_other_way_round() -> None:
+    table = (Path(__file__).parents[2] / "docs" / "environment.md").read_text()
+    assert set(re.findall(r"^\| `(STELLA_\w+)`", table, re.MULTILINE)) == environment._VARIABLES
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("STELLA_DENSTY", "STELLA_DENSITY"),
+        ("STELLA_TREADS", "STELLA_THREADS"),
+        ("STELLA_SECRETFILE", "STELLA_SECRET_FILE"),
+    ],
+)
+def test_a_misspelt_variable_is_told(name: str, meant: str) -> None:
+    with pytest.warns(UserWarning, match=f"{name} is set, but means nothing; {meant} does"):
+        environment.warn_of_misspelt_variables({name: "1"})
+
+
+def test_other_programs_variables_are_nobodys_business(recwarn: pytest.WarningsRecorder) -> None:
+    environment.warn_of_misspelt_variables({"STELLA_ARTOIS": "1", "STELLAR_DENSITY": "1", "STELLA_PORT": "1"})
+    assert not recwarn.list
