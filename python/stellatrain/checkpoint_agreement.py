@@ -42,7 +42,8 @@ def together(run: Run, what: str, work: Callable[[], None]) -> None:
     for rank, text in enumerate(outcomes):
         if text:
             code, sentence = json.loads(text)
-            raise error(code, f"{what}: member {rank} could not do its part: {sentence}") from failure
+            cause = None if isinstance(failure, Error) else failure  # ours is in the sentence already
+            raise error(code, f"{what}: {run.describe(rank)} could not do its part: {sentence}") from cause
 
 
 def until_all_heard(run: Run, what: str) -> None:

@@ -37,8 +37,8 @@ def check_described(run: Run, latest: dict[str, Any], path: Path) -> None:
     if latest["world_size"] != run.world_size:
         raise error(
             "mismatch",
-            f"{path.parent} was saved by {latest['world_size']} members, this run has {run.world_size}; "
-            "an exact resume needs the same number",
+            f"the checkpoint in {path.parent} was saved by {latest['world_size']} members, this run has "
+            f"{run.world_size}; an exact resume needs the same number",
         )
     saved, groups = latest["param_groups"], run.optimizer.param_groups
     if len(saved) != len(groups):

@@ -56,7 +56,8 @@ def writes_shared_files(run: Run, directory: Path) -> bool:
 def write(path: Path, content: bytes, rank: int) -> None:
     """All of it or nothing, even through a crash: written beside, synced, renamed.
 
-    rank: its name beside is this member's only, whoever else uses the directory. Raises OSError.
+    rank: its name beside is this member's only, whoever else uses the directory. Raises OSError that names a
+    file.
     """
     beside = path.with_name(f".{path.name}.{rank}")
     try:
@@ -65,6 +66,10 @@ def write(path: Path, content: bytes, rank: int) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+    except OSError as cause:
+        if cause.filename is not None or cause.errno is None:
+            raise
+        raise OSError(cause.errno, cause.strerror, str(path)) from cause  # a full disk is told without a path
     finally:
         beside.unlink(missing_ok=True)
     descriptor = os.open(path.parent, os.O_RDONLY)

@@ -79,6 +79,8 @@ def _broadcast(run: Run, root: int, content: bytes, size: int) -> bytes:
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
+    except FileNotFoundError:
+        raise error("io", f"there is no checkpoint in {path.parent}: it has no {path.name}") from None
     except OSError as cause:
         raise error("io", f"{path} is no checkpoint: {cause}") from cause
 

@@ -188,6 +188,24 @@ def test_the_code_of_a_foreign_exception_is_none_of_ours(
     assert "not there" in str(failure)
 
 
+def test_a_full_disk_is_told_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operating system names none when a write fails."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def member(run: Run):
+        started(run, net)
+        monkeypatch.setattr(os, "fsync", full)
+        run.save(tmp_path)
+
+    net = mlp()
+    (failure,) = outcomes_of_members(1, member)
+    assert isinstance(failure, Error)
+    assert failure.code == "io"
+    assert f"No space left on device: '{tmp_path}/" in str(failure)
+
+
 @pytest.mark.parametrize("call", ["save", "load"])
 def test_a_call_at_different_steps_is_a_mismatch_that_names_both(tmp_path: Path, call: str) -> None:
     """And says so at once: nobody waits for a step that another member never makes."""
