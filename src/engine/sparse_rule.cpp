@@ -9,7 +9,6 @@
 #include <utility>
 
 #include "compress/merge.hpp"
-#include "engine/scattered_copy.hpp"
 #include "engine/sparse_bucket.hpp"
 #include "kernels/accumulate_score.hpp"
 #include "kernels/finite.hpp"
@@ -249,12 +248,11 @@ void SparseRule::check_full_digest(const SparseBucket& bucket, BucketId id) cons
 
 void SparseRule::publish(BucketId id, Iteration t, std::span<float* const> parameters) {
   SparseBucket& bucket = *buckets_[id];
-  ScatteredCopy copy;
   while (!bucket.unpublished.empty() && bucket.unpublished.front().iteration <= t) {
     for_each_run(bucket.layout, bucket.unpublished.front().blocks,
                  [&](const Slice& slice, std::size_t first, std::size_t numel) {
-                   copy.add(parameters[slice.tensor] + slice.begin + (first - slice.offset),
-                            bucket.weights.data() + first, numel);
+                   std::memcpy(parameters[slice.tensor] + slice.begin + (first - slice.offset),
+                               bucket.weights.data() + first, numel * sizeof(float));
                  });
     bucket.unpublished.pop_front();
   }
