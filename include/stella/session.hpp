@@ -61,6 +61,8 @@ class Session {
   void join_through(const std::string& coordinator);
 
   const std::vector<Member>& members() const;
+  // "member 2 (c1m0, 10.77.1.1:29400)": how sentences name a member.
+  std::string describe(std::uint32_t rank) const;
 
   // Every member's bytes, by rank. A member that does not call within EngineOptions::step_timeout_seconds of
   // distribute (before: 1800 s) is Error(timeout), which names it. `tag` names the call in errors.

@@ -22,8 +22,8 @@ def agree(run: Run, what: str, **mine: Any) -> None:
                 until_all_heard(run, what)
                 raise error(
                     "mismatch",
-                    f"{what}: {key} is {value} here, {theirs[key]} on member {rank}; every member must call "
-                    f"{what}() at the same step, on the same checkpoint",
+                    f"{what}: {key} is {value} here, {theirs[key]} on {run.describe(rank)}; every member "
+                    f"must call {what}() at the same step, on the same checkpoint",
                 )
 
 

@@ -140,11 +140,12 @@ class DataLoader(torch.utils.data.DataLoader):
         raw = self._run.session.all_gather("DataLoader", json.dumps(mine).encode())
         all_ = [json.loads(text) for text in raw]
         for rank, theirs in enumerate(all_):
+            who = self._run.describe(rank)
             for key in ("samples", "seed", "shuffle"):
                 if theirs[key] != mine[key]:
                     raise error(
                         "mismatch",
-                        f"DataLoader: {key} is {mine[key]} here, {theirs[key]} on member {rank}; all members "
-                        "must load the same data set in the same order",
+                        f"DataLoader: {key} is {mine[key]} here, {theirs[key]} on {who}; all members must "
+                        "load the same data set in the same order",
                     )
         return len({theirs["batches"] for theirs in all_}) > 1

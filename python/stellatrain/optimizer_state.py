@@ -104,10 +104,9 @@ def share_state(session: _core.Session, engine: _core.Engine) -> None:
     parameters = len({index for _, index, *_ in slices(engine)})
     mine = sorted({(name, index) for name, index, *_ in slices(engine) if name not in NOT_MOMENTS})
     for rank, content in enumerate(session.all_gather("moments", json.dumps(mine).encode())):
-        if unknown := make_room(engine, _moments_of(rank, content, parameters)):
-            raise error(
-                "protocol", f"member {rank} has the moment '{unknown[0][0]}', which the optimizer never has"
-            )
+        who = session.describe(rank)
+        if unknown := make_room(engine, _moments_of(who, content, parameters)):
+            raise error("protocol", f"{who} has the moment '{unknown[0][0]}', which the optimizer never has")
     shared = (values for name, _, consensus, *_, values in slices(engine) if consensus and name != "weights")
     for batch in _batches(shared, _PACKED):
         packed = torch.cat([values.view(torch.uint8) for values in batch])
@@ -117,8 +116,8 @@ def share_state(session: _core.Session, engine: _core.Engine) -> None:
             values.view(torch.uint8).copy_(received)
 
 
-def _moments_of(rank: int, content: bytes, parameters: int) -> list[tuple[str, int]]:
-    """What member `rank` says that it has: JSON, a list of [name, index of the parameter]."""
+def _moments_of(who: str, content: bytes, parameters: int) -> list[tuple[str, int]]:
+    """What the member `who` says that it has: JSON, a list of [name, index of the parameter]."""
     try:
         moments = json.loads(content)
         for name, index in moments:
@@ -126,7 +125,7 @@ def _moments_of(rank: int, content: bytes, parameters: int) -> list[tuple[str, i
                 raise ValueError(f"[{name!r:.40}, {index!r:.40}] is no moment of {parameters} parameters")
         return [(name, index) for name, index in moments]
     except (ValueError, TypeError, RecursionError) as cause:
-        raise error("protocol", f"member {rank} sent no list of its moments: {cause}") from cause
+        raise error("protocol", f"{who} sent no list of its moments: {cause}") from cause
 
 
 def _batches(arrays: Iterable[torch.Tensor], most: int) -> Iterator[list[torch.Tensor]]:

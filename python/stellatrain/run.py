@@ -58,9 +58,7 @@ class Run:
 
     def describe(self, rank: int) -> str:
         """ "member 2 (c1m0, 10.77.1.1:29400)": how sentences name a member."""
-        member = self.members()[rank]
-        known = ", ".join(filter(None, (member.name, member.address)))
-        return f"member {rank} ({known})" if known else f"member {rank}"
+        return self.session.describe(rank)
 
     def distribute(
         self,

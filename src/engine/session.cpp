@@ -142,6 +142,10 @@ void Session::join_through(const std::string& coordinator) {
 
 const std::vector<Member>& Session::members() const { return impl_->members; }
 
+std::string Session::describe(std::uint32_t rank) const {
+  return impl_->net.call([this, rank] { return impl_->group->describe(rank); });
+}
+
 std::vector<std::vector<std::byte>> Session::all_gather(const std::string& tag,
                                                         std::span<const std::byte> mine) {
   return impl_->wait_for(impl_->group->all_gather(tag, Bytes(mine.begin(), mine.end())));

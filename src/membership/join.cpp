@@ -46,8 +46,7 @@ asio::awaitable<void> Mesh::join(std::vector<std::string> addresses) {
                                                  std::to_string(options_.world_size) + " members");
   }
   const auto deadline = Clock::now() + options_.join_timeout;
-  const Deadline hint(io_.get_executor(), Clock::now() + kHint, [this] { log_->info(still_lacks(kHint)); });
-  say_who_is_awaited();
+  const Deadline hint = say_who_is_awaited();
   for (Rank rank = 0; rank < options_.world_size; ++rank) members_[rank].address = std::move(addresses[rank]);
   for (Rank lower = 0; lower < options_.rank; ++lower) joining_.spawn(dial(lower));
   co_await until_complete(deadline);
@@ -55,8 +54,7 @@ asio::awaitable<void> Mesh::join(std::vector<std::string> addresses) {
 
 asio::awaitable<void> Mesh::join_through(std::string coordinator) {
   const auto deadline = Clock::now() + options_.join_timeout;
-  const Deadline hint(io_.get_executor(), Clock::now() + kHint, [this] { log_->info(still_lacks(kHint)); });
-  say_who_is_awaited();
+  const Deadline hint = say_who_is_awaited();
   if (options_.rank > 0) {
     members_[0].address = coordinator;
     const Address address = parse_address(coordinator);
@@ -86,10 +84,12 @@ bool Mesh::complete() const {
 
 Error Mesh::not_complete() const { return Error(ErrorCode::timeout, still_lacks(options_.join_timeout)); }
 
-void Mesh::say_who_is_awaited() const {
-  if (alone()) return;
-  log_->info("member {} of {} listens on port {} and waits for the others, for up to {}", options_.rank,
-             options_.world_size, port_, to_text(options_.join_timeout));
+Deadline Mesh::say_who_is_awaited() {
+  if (!alone()) {
+    log_->info("member {} of {} listens on port {} and waits for the others, for up to {}", options_.rank,
+               options_.world_size, port_, to_text(options_.join_timeout));
+  }
+  return {io_.get_executor(), Clock::now() + kHint, [this] { log_->info(still_lacks(kHint)); }};
 }
 
 std::string Mesh::still_lacks(std::chrono::milliseconds after) const {

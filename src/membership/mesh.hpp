@@ -18,6 +18,7 @@
 #include "membership/hello.hpp"
 #include "net/address.hpp"
 #include "net/connection.hpp"
+#include "net/deadline.hpp"
 #include "net/listener.hpp"
 #include "net/signal.hpp"
 #include "net/task_group.hpp"
@@ -75,7 +76,8 @@ class Mesh {
   Hello own_hello() const;
   bool complete() const;
   Error not_complete() const;
-  void say_who_is_awaited() const;
+  // In the log: at once, and while what it returns lives, again with what is missing.
+  Deadline say_who_is_awaited();
   // "after 5 s this run of 3 still lacks member 1: connection refused; check that ..."
   std::string still_lacks(std::chrono::milliseconds after) const;
 

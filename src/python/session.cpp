@@ -90,6 +90,7 @@ void bind_session(nb::module_& module) {
       .def("join", &Session::join, nb::arg("addresses"), release)
       .def("join_through", &Session::join_through, nb::arg("coordinator"), release)
       .def_prop_ro("members", &Session::members, nb::rv_policy::copy)
+      .def("describe", &Session::describe, nb::arg("rank"), release)
       .def("all_gather", &all_gather, nb::arg("tag"), nb::arg("mine"))
       .def("broadcast", &broadcast, nb::arg("tag"), nb::arg("root"), nb::arg("address"), nb::arg("bytes"))
       .def("distribute", &distribute, nb::arg("tensors"), nb::arg("groups"), nb::arg("options"),

@@ -170,40 +170,30 @@ class Foreign(OSError):
     code = 404
 
 
-def test_the_code_of_a_foreign_exception_is_none_of_ours(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("cause", "told"),
+    [
+        # The operating system names no file when a write fails.
+        pytest.param(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "on device: '{}/", id="full disk"),
+        pytest.param(Foreign("not there"), "not there", id="foreign code"),
+    ],
+)
+def test_what_goes_wrong_with_a_file_is_an_io_error_that_says_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: OSError, told: str
 ) -> None:
-    def unavailable(_: int) -> None:
-        raise Foreign("not there")
+    def fails(_: int) -> None:
+        raise cause
 
     def member(run: Run):
         started(run, net)
-        monkeypatch.setattr(os, "fsync", unavailable)
+        monkeypatch.setattr(os, "fsync", fails)
         run.save(tmp_path)
 
     net = mlp()
     (failure,) = outcomes_of_members(1, member)
     assert isinstance(failure, Error)
     assert failure.code == "io"
-    assert "not there" in str(failure)
-
-
-def test_a_full_disk_is_told_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The operating system names none when a write fails."""
-
-    def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def member(run: Run):
-        started(run, net)
-        monkeypatch.setattr(os, "fsync", full)
-        run.save(tmp_path)
-
-    net = mlp()
-    (failure,) = outcomes_of_members(1, member)
-    assert isinstance(failure, Error)
-    assert failure.code == "io"
-    assert f"No space left on device: '{tmp_path}/" in str(failure)
+    assert told.format(tmp_path) in str(failure)
 
 
 @pytest.mark.parametrize("call", ["save", "load"])
