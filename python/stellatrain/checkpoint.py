@@ -1,50 +1,54 @@
 """Checkpoints: safetensors files, written atomically, resumed exactly at the same membership.
 
-A directory holds, for the iteration that latest.json names:
+A directory holds, for the checkpoint that latest.json names:
 
-    latest.json                         iteration, time of the save, world size, digest, param_groups
-    model-<iteration>.safetensors       model.state_dict(): parameters and buffers (averaged over members)
-    consensus-<iteration>.safetensors   consensus weights, moments, step counts: the same on all members
-    member-<rank>-<iteration>.safetensors   residual, selectors, own buffers, random generators, epochs, extra
+    latest.json                      name, time of the save, world size, optimizer, param_groups, hashes
+    model-<name>.safetensors         model.state_dict(): parameters and buffers (averaged over members)
+    consensus-<name>.safetensors     consensus weights, moments, step counts: the same on all members
+    member-<rank>-<name>.safetensors     residual, selectors, own buffers, random generators, epochs, extra
 
-The lowest rank of those that share a directory writes the first three, every member its own. Each file is
-written under another name, synced and renamed; latest.json is replaced last, after all members have written.
-So whatever is killed when, the directory names a checkpoint that is whole. The parts are in
+<name> is the iteration and eight digits that no other save() has: no file of an older checkpoint is ever
+overwritten. The lowest rank of those that share a directory writes the first three, every member its own.
+Each file is written under another name, synced and renamed; latest.json is replaced last, after all members
+have written. So whatever is killed when, the directory names a checkpoint that is whole. The parts are in
 checkpoint_<part>.py, the page for users is docs/checkpoints.md.
 """
 
 from __future__ import annotations
 
-import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import save as to_bytes
 
-from stellatrain import buffers, checkpoint_older
-from stellatrain.checkpoint_agreement import agree, together
+from stellatrain import buffers
+from stellatrain.checkpoint_agreement import agree, together, until_all_heard
 from stellatrain.checkpoint_checks import (
+    check_consensus,
     check_counters,
     check_described,
-    check_engine,
     check_extra,
     check_model,
-    moments_to_make,
+    check_own,
 )
-from stellatrain.checkpoint_directory import read, remove_older, write, writes_shared_files
-from stellatrain.checkpoint_latest import FORMAT, described, newest
+from stellatrain.checkpoint_directory import read, remove, remove_older, write, writes_shared_files
+from stellatrain.checkpoint_latest import begun, newest
 from stellatrain.checkpoint_tensors import (
     EXTRA,
     Tensors,
     buffer_tensors,
-    engine_tensors,
+    consensus_tensors,
     fill_engine,
     fill_model,
+    hashes_of_untrained,
     model_tensors,
+    own_tensors,
 )
 from stellatrain.errors import error
 from stellatrain.extra import to_tensor
+from stellatrain.messages import require
 from stellatrain.random_states import (
     check_random_states,
     random_states,
@@ -62,44 +66,58 @@ def save(run: Run, directory: Path, extra: dict[str, Any] | None = None) -> None
     extra: this member's values to get back from load() as they are, for example
     {"scheduler": scheduler.state_dict()}; of which types, says stellatrain.extra.
 
-    Raises Error("io") on every member, naming who could not write; the last checkpoint stays then. What is
-    older and cannot be removed is a warning.
+    Raises Error("io") on every member, naming who could not write; the last checkpoint stays then. Raises
+    Error("mismatch") if members differ in what must be the same. What is older and cannot be removed is a
+    warning.
     """
     optimizer = _optimizer(run)
     iteration = optimizer.iteration
-    agree(run, "save", iteration=iteration)  # before digest(), which waits for steps that all must have made
-    digest = f"{optimizer.digest():016x}"
-    saved = int(run.session.all_gather("time", str(time.time_ns()).encode())[0])
-    latest = b""
+    # Before digest(), which waits for steps that all must have made.
+    agree(run, "save", {"iteration": iteration}, "every member must call save() at the same step")
+    latest = begun(run, iteration)
     given: Tensors = {}
 
-    def describe() -> None:
-        nonlocal latest
-        latest = described(run, iteration, digest, saved)
+    def prepare() -> None:
         given[EXTRA] = to_tensor({} if extra is None else extra)
 
-    together(run, "save", describe)
-    agree(run, "save", digest=digest)
+    together(run, "save", prepare)
+    agree(run, "save", {"digest": optimizer.digest()}, "report this: it should not happen")
+    untrained = {f"the SHA-256 of '{name}'": hash_ for name, hash_ in hashes_of_untrained(run).items()}
+    agree(run, "save", untrained, "parameters that are not trained must be the same on every member")
     writes_shared = writes_shared_files(run, directory)
     mean_buffers = buffers.averaged(run.session, run.model)
 
-    def write_tensors() -> None:
-        consensus, own = engine_tensors(run)
-        epochs = {"loader_epochs": torch.tensor(run.loader_epochs(), dtype=torch.int64)}
-        own |= buffer_tensors(run.model) | random_states(run.model) | epochs | given
-        write(directory / f"member-{run.rank}-{iteration}.safetensors", to_bytes(own), run.rank)
-        if writes_shared:
-            model, others = model_tensors(run, mean_buffers)
-            write(directory / f"model-{iteration}.safetensors", to_bytes(model), run.rank)
-            write(directory / f"consensus-{iteration}.safetensors", to_bytes(consensus | others), run.rank)
+    def write_tensors() -> dict[str, str]:
+        """Returns the hashes of the files that this member writes, by name."""
+        hashes: dict[str, str] = {}
+
+        def write_file(path: Path, tensors: Tensors) -> None:
+            hashes[path.name] = ""
+            hashes[path.name] = write(path, to_bytes(tensors), run.rank)
+
+        try:
+            epochs = {"loader_epochs": torch.tensor(run.loader_epochs(), dtype=torch.int64)}
+            own = own_tensors(run) | buffer_tensors(run.model) | random_states(run.model) | epochs | given
+            write_file(latest.member(directory, run.rank), own)
+            if writes_shared:
+                model, others = model_tensors(run, mean_buffers)
+                write_file(latest.model(directory), model)
+                write_file(latest.consensus(directory), consensus_tensors(run) | others)
+        except BaseException:
+            remove(directory / name for name in hashes)  # nobody will name them: a full disk has room again
+            raise
+        return hashes
 
     def write_latest() -> None:
         if writes_shared:
-            write(directory / "latest.json", latest, run.rank)
+            write(directory / "latest.json", replace(latest, sha256=hashes).content(), run.rank)
 
-    together(run, "save", write_tensors)
+    def check_hashes(written: Any) -> None:
+        require(all(isinstance(sha256, str) for sha256 in written.values()), "a hash for each name")
+
+    hashes = _same(run, together(run, "save", write_tensors, check_hashes))
     together(run, "save", write_latest)
-    remove_older(directory, iteration, run.rank, writes_shared)
+    remove_older(directory, latest.name, run.rank, writes_shared)
 
 
 def load(run: Run, directory: Path) -> dict[str, Any]:
@@ -113,30 +131,27 @@ def load(run: Run, directory: Path) -> dict[str, Any]:
     member. Taking over what they hold may fail all the same: an error on every member, and the run must end.
     """
     optimizer = _optimizer(run)
-    agree(run, "load", iteration=optimizer.iteration)  # or checks wait for steps that a member never makes
-    latest_path = directory / "latest.json"
+    # Or checks would wait for steps that a member never makes.
+    agree(run, "load", {"iteration": optimizer.iteration}, "every member must call load() at the same step")
     latest = newest(run, directory)
-    agree(run, "load", digest=latest["digest"])
-    iteration = latest["iteration"]
-    own_path = directory / f"member-{run.rank}-{iteration}.safetensors"
-    consensus_path = directory / f"consensus-{iteration}.safetensors"
-    model_path = directory / f"model-{iteration}.safetensors"
+    own_path = latest.member(directory, run.rank)
     own: Tensors = {}
     consensus: Tensors = {}
     model: Tensors = {}
     moments: list[tuple[str, int]] = []
     extra: dict[str, Any] = {}
 
+    def read_file(path: Path) -> Tensors:
+        return read(path, latest.sha256.get(path.name))
+
     def read_and_check() -> None:
-        check_described(run, latest, latest_path)
-        own.update(read(own_path))
-        consensus.update(read(consensus_path))
-        model.update(read(model_path))
-        check_engine(run, consensus, consensus_path, own, own_path)
-        if latest["format"] < FORMAT:
-            checkpoint_older.complete(run, latest, latest_path, consensus, own, model)
-        moments.extend(moments_to_make(run, consensus, consensus_path))
-        check_model(run, model, model_path, consensus, consensus_path, own, own_path)
+        check_described(run, latest, directory / "latest.json")
+        own.update(read_file(own_path))
+        consensus.update(read_file(latest.consensus(directory)))
+        model.update(read_file(latest.model(directory)))
+        check_own(run, own, own_path)
+        moments.extend(check_consensus(run, consensus, latest.consensus(directory)))
+        check_model(run, model, latest.model(directory))
         check_counters(run, own, own_path)
         check_random_states(run.model, own, own_path)
         extra.update(check_extra(own, own_path))
@@ -144,25 +159,35 @@ def load(run: Run, directory: Path) -> dict[str, Any]:
     def fill() -> None:
         fill_engine(run, consensus | own, moments)
         fill_model(run, model, consensus, own)
-        for group, numbers in zip(optimizer.param_groups, latest["param_groups"], strict=True):
+        for group, numbers in zip(optimizer.param_groups, latest.param_groups, strict=True):
             group.update(numbers)
         set_random_states(run.model, own)
         run.set_loader_epochs(own["loader_epochs"].tolist())
         optimizer.parameters_written()
 
-    def compare() -> None:
-        if (digest := f"{optimizer.digest():016x}") != latest["digest"]:
-            raise error(
-                "mismatch",
-                f"{directory} is damaged: its weights have the digest {digest}, saved was {latest['digest']}",
-            )
-
     together(run, "load", read_and_check)
     together(run, "load", fill)  # or some members would wait in state_loaded() for one that failed before it
-    optimizer.state_loaded(iteration)
-    together(run, "load", compare)
+    optimizer.state_loaded(latest.iteration)
+    agree(run, "load", {"digest": optimizer.digest()}, "end the run, and report this: it should not happen")
     warn_of_other_devices(run.model, own, own_path)
     return extra
+
+
+def _same(run: Run, written: list[dict[str, str]]) -> dict[str, str]:
+    """The hashes of all files. Several members write the same one where each has a directory of its own."""
+    hashes: dict[str, str] = {}
+    writer: dict[str, int] = {}
+    for rank, files in enumerate(written):
+        for name, sha256 in files.items():
+            if hashes.setdefault(name, sha256) != sha256:
+                until_all_heard(run, "save")
+                raise error(
+                    "mismatch",
+                    f"save: {run.describe(writer[name])} and {run.describe(rank)} hold different values for "
+                    f"{name}: were parameters changed on one of them, other than by step()?",
+                )
+            writer.setdefault(name, rank)
+    return hashes
 
 
 def _optimizer(run: Run) -> Any:

@@ -3,47 +3,65 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from stellatrain.errors import Error, error
+from stellatrain.messages import exchanged, require
 
 if TYPE_CHECKING:
     from stellatrain.run import Run
 
 
-def agree(run: Run, what: str, **mine: Any) -> None:
-    """Raises Error("mismatch") that names the other member unless everybody has the same values."""
-    raw = run.session.all_gather(what, json.dumps(mine).encode())
-    for rank, theirs in enumerate(map(json.loads, raw)):
-        for key, value in mine.items():
-            if theirs[key] != value:
+def agree(run: Run, what: str, mine: dict[str, Any], rule: str) -> None:
+    """Raises Error("mismatch") that names the first key of `mine` for which another member has another value.
+
+    rule: what the members have to do so that it is the same; part of the sentence.
+    """
+    raw = exchanged(run.session, what, mine, lambda theirs: require(isinstance(theirs, dict), "an object"))
+    for rank, theirs in enumerate(raw):
+        for key in mine | theirs:
+            here, there = (values.get(key, "nothing") for values in (mine, theirs))
+            if here != there:
                 until_all_heard(run, what)
                 raise error(
-                    "mismatch",
-                    f"{what}: {key} is {value} here, {theirs[key]} on {run.describe(rank)}; every member "
-                    f"must call {what}() at the same step, on the same checkpoint",
+                    "mismatch", f"{what}: {key} is {here} here, {there} on {run.describe(rank)}; {rule}"
                 )
 
 
-def together(run: Run, what: str, work: Callable[[], None]) -> None:
-    """Runs `work` on every member; what goes wrong on one is an Error on all that names it."""
+def together(
+    run: Run, what: str, work: Callable[[], Any], check: Callable[[Any], object] = lambda _: None
+) -> list[Any]:
+    """Runs `work` on every member; what goes wrong on one is an Error on all that names it.
+
+    Returns what `work` returned, by rank: JSON. check: as for exchanged().
+    """
+
+    def check_outcome(outcome: Any) -> None:
+        require(isinstance(outcome, dict) and len(outcome) == 1, "an object with one key")
+        if "done" in outcome:
+            check(outcome["done"])
+        else:
+            code, sentence = outcome["failed"]
+            require(isinstance(code, str) and isinstance(sentence, str), "a code and a sentence")
+
     failure: Exception | None = None
+    result = None
     try:
-        work()
+        result = work()
     except Exception as cause:  # whatever it was, the others must not wait for this member
         failure = cause
     code = failure.code if isinstance(failure, Error) else "io"  # another exception's .code is none of ours
-    mine = b"" if failure is None else json.dumps([code, str(failure)]).encode()
-    outcomes = run.session.all_gather(what, mine)
-    if any(outcomes):
+    mine = {"done": result} if failure is None else {"failed": [code, str(failure)]}
+    outcomes = exchanged(run.session, what, mine, check_outcome)
+    if any("failed" in outcome for outcome in outcomes):
         until_all_heard(run, what)
-    for rank, text in enumerate(outcomes):
-        if text:
-            code, sentence = json.loads(text)
+    for rank, outcome in enumerate(outcomes):
+        if "failed" in outcome:
+            code, sentence = outcome["failed"]
             cause = None if isinstance(failure, Error) else failure  # ours is in the sentence already
             raise error(code, f"{what}: {run.describe(rank)} could not do its part: {sentence}") from cause
+    return [outcome["done"] for outcome in outcomes]
 
 
 def until_all_heard(run: Run, what: str) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from stellatrain import extra
+from stellatrain.checkpoint_latest import Latest
 from stellatrain.checkpoint_tensors import (
     BUFFER,
     EXTRA,
@@ -22,82 +23,89 @@ from stellatrain.checkpoint_tensors import (
     parameters,
     size_of,
 )
-from stellatrain.errors import error
-from stellatrain.optimizer_state import NOT_MOMENTS, slices
+from stellatrain.errors import Error, error
+from stellatrain.optimizer_state import MOST_STEPS, slices
 from stellatrain.settings import group_settings
 
 if TYPE_CHECKING:
     from stellatrain.run import Run
 
-_MOST_STEPS = 2**32 - 1  # the engine counts in 32 bits
 
-
-def check_described(run: Run, latest: dict[str, Any], path: Path) -> None:
-    """World size and param_groups."""
-    if latest["world_size"] != run.world_size:
+def check_described(run: Run, latest: Latest, path: Path) -> None:
+    """World size, optimizer and param_groups."""
+    if latest.world_size != run.world_size:
         raise error(
             "mismatch",
-            f"the checkpoint in {path.parent} was saved by {latest['world_size']} members, this run has "
+            f"the checkpoint in {path.parent} was saved by {latest.world_size} members, this run has "
             f"{run.world_size}; an exact resume needs the same number",
         )
-    saved, groups = latest["param_groups"], run.optimizer.param_groups
-    if len(saved) != len(groups):
+    kind, groups = run.optimizer.kind, run.optimizer.param_groups
+    if latest.optimizer != kind.name:
         raise error(
             "mismatch",
-            f"{path.parent} was saved with {len(saved)} param groups, the optimizer here has {len(groups)}",
+            f"{path.parent} was saved with the optimizer {latest.optimizer!r:.40}, here it is '{kind.name}'",
         )
-    for i, (group, numbers) in enumerate(zip(groups, saved, strict=True)):
+    if len(latest.param_groups) != len(groups):
+        raise error(
+            "mismatch",
+            f"{path.parent} was saved with {len(latest.param_groups)} param groups, the optimizer here has "
+            f"{len(groups)}",
+        )
+    for i, (group, numbers) in enumerate(zip(groups, latest.param_groups, strict=True)):
         try:
-            group_settings(run.optimizer.kind, {**group, **numbers})
-        except (TypeError, ValueError) as cause:
+            group_settings(kind, {**group, **numbers})
+        except (TypeError, ValueError, Error) as cause:
             raise error("mismatch", f"{path} holds no settings in 'param_groups'[{i}]: {cause}") from cause
 
 
-def check_engine(run: Run, consensus: Tensors, consensus_path: Path, own: Tensors, own_path: Path) -> None:
-    """The arrays that the engine has now."""
-    arrays = dict.fromkeys((name, index, shared) for name, index, shared, *_ in slices(run.optimizer.engine))
-    for name, index, shared in arrays:
-        tensors, path = (consensus, consensus_path) if shared else (own, own_path)
-        _check_array(run, name, index, tensors, path)
+def check_consensus(run: Run, consensus: Tensors, path: Path) -> list[tuple[str, int]]:
+    """Weights, step counts and moments, and the parameters that the model file lacks; nothing else.
 
-
-def moments_to_make(run: Run, consensus: Tensors, path: Path) -> list[tuple[str, int]]:
-    """The moments in the file, by name and parameter: some may need room in the engine first."""
+    Returns the moments, by name and parameter: some may need room in the engine first.
+    """
+    arrays = _arrays(run, shared=True)
+    for array in arrays:
+        _check_array(run, *array, consensus, path)
     index_of = {bridge.name: index for index, bridge in enumerate(run.optimizer.bridges)}
+    keys = model_keys(run.model)
+    others = {PARAMETER + name: each for name, each in parameters(run).items() if name not in keys}
+    for key, parameter in others.items():
+        _check_like(key, parameter, consensus, path)
     moments = []
-    for key in consensus:
+    for key in sorted(consensus.keys() - others.keys()):
         name, _, parameter = key.partition(".")
-        if name in NOT_MOMENTS or key.startswith(PARAMETER) or parameter not in index_of:
-            continue
-        if name not in run.optimizer.moments:
-            raise error(
-                "mismatch",
-                f"{path} holds '{name}' of '{parameter}', which the optimizer here never has: it was saved "
-                "with another optimizer",
-            )
-        _check_array(run, name, index_of[parameter], consensus, path)
-        moments.append((name, index_of[parameter]))
+        known = index_of.get(parameter)
+        if known is not None and name in run.optimizer.moments:
+            _check_array(run, name, known, consensus, path)
+            moments.append((name, known))
+        elif known is None or (name, known) not in arrays:
+            raise _holds_more(path, key)
     return moments
 
 
-def check_model(
-    run: Run,
-    model: Tensors,
-    model_path: Path,
-    consensus: Tensors,
-    consensus_path: Path,
-    own: Tensors,
-    own_path: Path,
-) -> None:
-    """Parameters and buffers as torch sees them."""
+def check_model(run: Run, model: Tensors, path: Path) -> None:
+    """Parameters and buffers by the keys of model.state_dict(), and nothing else."""
     keys = model_keys(run.model)
-    for name, parameter in parameters(run).items():
-        if name in keys:
-            _check_shape(keys[name], parameter, model, model_path)
-        else:
-            _check_shape(PARAMETER + name, parameter, consensus, consensus_path)
-    for name, buffer in run.model.named_buffers():
-        _check_shape(BUFFER + name, buffer, own, own_path)
+    needed = [*parameters(run).items(), *run.model.named_buffers()]
+    here = {keys[name]: tensor for name, tensor in needed if name in keys}
+    for key, tensor in here.items():
+        _check_like(key, tensor, model, path)
+    if more := model.keys() - here.keys():
+        raise _holds_more(path, min(more))
+
+
+def check_own(run: Run, own: Tensors, path: Path) -> None:
+    """Residuals and buffers, and no others."""
+    arrays = _arrays(run, shared=False)
+    for array in arrays:
+        _check_array(run, *array, own, path)
+    buffers = {BUFFER + name: buffer for name, buffer in run.model.named_buffers()}
+    for key, buffer in buffers.items():
+        _check_like(key, buffer, own, path)
+    residuals = {f"{name}.{run.optimizer.bridges[index].name}" for name, index in arrays}
+    kinds = (BUFFER, *{f"{name}." for name, _ in arrays})
+    if more := {key for key in own if key.startswith(kinds)} - buffers.keys() - residuals:
+        raise _holds_more(path, min(more))
 
 
 def check_counters(run: Run, own: Tensors, path: Path) -> None:
@@ -123,6 +131,12 @@ def check_extra(own: Tensors, path: Path) -> dict[str, Any]:
         raise error("mismatch", f"{path} holds for '{EXTRA}' what save() never writes: {cause}") from cause
 
 
+def _arrays(run: Run, shared: bool) -> list[tuple[str, int]]:
+    """What the engine has now, by name and parameter, sorted."""
+    found = slices(run.optimizer.engine)
+    return sorted({(name, index) for name, index, consensus, *_ in found if consensus is shared})
+
+
 def _check_array(run: Run, name: str, index: int, tensors: Tensors, path: Path) -> None:
     bridge = run.optimizer.bridges[index]
     key, needed = f"{name}.{bridge.name}", size_of(name, bridge.numel)
@@ -133,14 +147,26 @@ def _check_array(run: Run, name: str, index: int, tensors: Tensors, path: Path) 
             f"{path} holds {_found(tensor)} for '{name}' of '{bridge.name}', the model here needs {needed} "
             f"of {dtype_of(name)}: it was saved with another model or optimizer",
         )
-    if name == "steps" and bool(((tensor < 0) | (tensor > _MOST_STEPS)).any()):
-        raise _holds(path, key, tensor, f"step counts from 0 to {_MOST_STEPS}")
+    if name == "steps" and bool(((tensor < 0) | (tensor > MOST_STEPS)).any()):
+        raise _holds(path, key, tensor, f"step counts from 0 to {MOST_STEPS}")
 
 
-def _check_shape(key: str, here: torch.Tensor, tensors: Tensors, path: Path) -> None:
-    if key not in tensors or tensors[key].shape != here.shape:
-        found = tuple(tensors[key].shape) if key in tensors else "nothing"
-        raise error("mismatch", f"{path} holds {found} for '{key}', the model here needs {tuple(here.shape)}")
+def _check_like(key: str, here: torch.Tensor, tensors: Tensors, path: Path) -> None:
+    there = tensors.get(key)
+    if there is None or there.shape != here.shape or there.dtype != here.dtype:
+        found = "nothing" if there is None else f"{tuple(there.shape)} of {there.dtype}"
+        raise error(
+            "mismatch",
+            f"{path} holds {found} for '{key}', the model here needs {tuple(here.shape)} of {here.dtype}",
+        )
+
+
+def _holds_more(path: Path, key: str) -> Exception:
+    return error(
+        "mismatch",
+        f"{path} holds '{key}', for which there is no place here: it was saved with another model or "
+        "optimizer",
+    )
 
 
 def _holds(path: Path, key: str, tensor: torch.Tensor | None, needed: str) -> Exception:

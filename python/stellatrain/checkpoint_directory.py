@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import re
 import uuid
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from stellatrain.checkpoint_agreement import together
+from stellatrain.checkpoint_latest import UNIQUE
 from stellatrain.checkpoint_tensors import Tensors
 from stellatrain.errors import error
 
@@ -34,7 +38,7 @@ def writes_shared_files(run: Run, directory: Path) -> bool:
     first = run.rank
 
     def leave() -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        _make(directory)
         mine.touch(exist_ok=False)
 
     def look() -> None:
@@ -53,8 +57,8 @@ def writes_shared_files(run: Run, directory: Path) -> bool:
     return first == run.rank
 
 
-def write(path: Path, content: bytes, rank: int) -> None:
-    """All of it or nothing, even through a crash: written beside, synced, renamed.
+def write(path: Path, content: bytes, rank: int) -> str:
+    """All of it or nothing, even through a crash: written beside, synced, renamed. Returns its SHA-256.
 
     rank: its name beside is this member's only, whoever else uses the directory. Raises OSError that names a
     file.
@@ -72,45 +76,76 @@ def write(path: Path, content: bytes, rank: int) -> None:
         raise OSError(cause.errno, cause.strerror, str(path)) from cause  # a full disk is told without a path
     finally:
         beside.unlink(missing_ok=True)
-    descriptor = os.open(path.parent, os.O_RDONLY)
+    _sync(path.parent)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _make(directory: Path) -> None:
+    """With its parents, so that a crash leaves none of them out."""
+    if not directory.is_dir():
+        _make(directory.parent)
+        directory.mkdir(exist_ok=True)
+        _sync(directory.parent)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def read(path: Path) -> Tensors:
-    """Raises Error("io") if it is missing or no safetensors file."""
+def read(path: Path, sha256: str | None) -> Tensors:
+    """Raises Error("io") unless it is the file of that hash. sha256: as latest.json has it, if it does."""
     try:
+        if (found := _sha256(path)) != sha256:
+            raise error(
+                "io",
+                f"{path} is not what was saved: its SHA-256 is {found}, the one in latest.json is {sha256}",
+            )
         return load_file(path)
     except (OSError, SafetensorError) as cause:
         raise error("io", f"cannot read {path}: {cause}; was it saved on this machine?") from cause
 
 
-def remove_older(directory: Path, iteration: int, rank: int, shared_files: bool) -> None:
-    """What the checkpoint of `iteration` does not need, and what a save() that was killed left behind.
+def _sha256(path: Path) -> str:
+    sha256 = hashlib.sha256()
+    with open(path, "rb") as file:
+        while piece := file.read(1 << 20):
+            sha256.update(piece)
+    return sha256.hexdigest()
 
+
+def remove(paths: Iterable[Path]) -> None:
+    """As far as that is possible."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def remove_older(directory: Path, name: str, rank: int, shared_files: bool) -> None:
+    """What the checkpoint of that name does not need, and what a save() that was killed left behind.
+
+    Only files that are called as save() calls them: the directory may hold others of the user's.
     shared_files: not this member's own only. A file that cannot be removed is a warning: the checkpoint is
     there, and the other members know nothing of this one's trouble.
     """
-    patterns = [f"member-{rank}-*.safetensors"]
-    if shared_files:
-        patterns += ["model-*.safetensors", "consensus-*.safetensors"]
-    leftovers = [f".{pattern}.{rank}" for pattern in patterns]
-    if shared_files:
-        leftovers.append(".probe-*")  # anybody's: all of this save() are gone, or go without being asked for
-    for pattern in patterns + leftovers:
-        for path in _found(directory, pattern, rank):
-            if not path.name.endswith(f"-{iteration}.safetensors"):
-                try:
-                    path.unlink(missing_ok=True)
-                except OSError as cause:
-                    _warn(f"member {rank} cannot remove {path}, which no checkpoint needs any more", cause)
+    kinds = [f"member-{rank}"] + (["model", "consensus"] if shared_files else [])
+    ours = rf"({'|'.join(kinds)})-[0-9]+-{UNIQUE}\.safetensors"
+    # Probes are anybody's: all of this save() are gone, or go without being asked for.
+    patterns = [ours, rf"\.{ours}\.{rank}"] + ([r"\.probe-[0-9]+-[0-9a-f]{32}"] if shared_files else [])
+    for path in _found(directory, rank):
+        if re.fullmatch("|".join(patterns), path.name) and not path.name.endswith(f"-{name}.safetensors"):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as cause:
+                _warn(f"member {rank} cannot remove {path}, which no checkpoint needs any more", cause)
 
 
-def _found(directory: Path, pattern: str, rank: int) -> list[Path]:
+def _found(directory: Path, rank: int) -> list[Path]:
     try:
-        return list(directory.glob(pattern))
+        return list(directory.iterdir())
     except OSError as cause:
         _warn(f"member {rank} cannot look in {directory} for older files", cause)
         return []

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import time
+import uuid
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,70 +14,101 @@ import torch
 
 from stellatrain.checkpoint_agreement import until_all_heard
 from stellatrain.errors import Error, error
+from stellatrain.messages import exchanged, require
 
 if TYPE_CHECKING:
     from stellatrain.run import Run
 
-FORMAT = 4
-_READABLE = (2, 3, FORMAT)
-_KEYS = {"iteration": int, "world_size": int, "digest": str, "param_groups": list}
+FORMAT = 5
+UNIQUE = "[0-9a-f]{8}"  # what no other save() has, in the names of its files
 
 
-def described(run: Run, iteration: int, digest: str, saved: int) -> bytes:
-    """The content of latest.json.
+@dataclass(frozen=True)
+class Latest:
+    """The content of latest.json, the same on all members."""
 
-    saved: the moment of this save() by member 0's clock, in nanoseconds since 1970; the same on all members.
-    """
-    latest = {
-        "format": FORMAT,
-        "saved": saved,
-        "iteration": iteration,
-        "world_size": run.world_size,
-        "digest": digest,
-        "param_groups": [_numbers(group) for group in run.optimizer.param_groups],
-    }
-    return json.dumps(latest, indent=1).encode()
+    name: str  # "<iteration>-<8 hexadecimal digits>"
+    saved: int  # member 0's clock at this save(), in nanoseconds since 1970
+    iteration: int
+    world_size: int
+    optimizer: str
+    param_groups: list[dict[str, Any]]
+    sha256: dict[str, str]  # of every file of the checkpoint, by its name
+
+    def model(self, directory: Path) -> Path:
+        return directory / f"model-{self.name}.safetensors"
+
+    def consensus(self, directory: Path) -> Path:
+        return directory / f"consensus-{self.name}.safetensors"
+
+    def member(self, directory: Path, rank: int) -> Path:
+        return directory / f"member-{rank}-{self.name}.safetensors"
+
+    def content(self) -> bytes:
+        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1).encode()
 
 
-def newest(run: Run, directory: Path) -> dict[str, Any]:
+_KINDS = {
+    "name": str,
+    "saved": int,
+    "iteration": int,
+    "world_size": int,
+    "optimizer": str,
+    "param_groups": list,
+    "sha256": dict,
+}
+
+
+def begun(run: Run, iteration: int) -> Latest:
+    """What a save() of this moment is called. The hashes come when the files are written. Collective."""
+
+    def check(message: Any) -> None:
+        saved, unique = message
+        require(type(saved) is int and 0 <= saved < 2**63, "a time")
+        require(isinstance(unique, str) and re.fullmatch(UNIQUE, unique), "8 hexadecimal digits")
+
+    mine = [time.time_ns(), uuid.uuid4().hex[:8]]
+    saved, unique = exchanged(run.session, "checkpoint name", mine, check)[0]
+    optimizer = run.optimizer
+    groups = [_numbers(group) for group in optimizer.param_groups]
+    return Latest(
+        f"{iteration}-{unique}", saved, iteration, run.world_size, optimizer.kind.name, groups, sha256={}
+    )
+
+
+def newest(run: Run, directory: Path) -> Latest:
     """This member's latest.json, or another's that was saved later. Collective.
 
     They differ where save() was interrupted between the two, when all files of the newer one were written
-    everywhere, and where a machine was not in the last run. At equal times (before format 4 there were none)
-    the larger iteration is the newer one.
+    everywhere, and where a machine was not in the last run.
 
-    Raises Error("io") if no member has one that is whole.
+    Raises Error("io") if no member has one that is whole, or if two of the same save() differ.
     """
     path = directory / "latest.json"
     content = b""
-    mine: dict[str, Any] | None = None
     failure: Error | None = None
     try:
         content = _content(path)
-        mine = _parsed(content, path)
+        _parsed(content, str(path))
     except Error as cause:
-        failure = cause
-    age = None if mine is None else [mine.get("saved", 0), mine["iteration"]]
-    raw = run.session.all_gather("checkpoint", json.dumps([age, len(content)]).encode())
-    ages, sizes = zip(*map(json.loads, raw), strict=True)
-    if not any(ages):
-        until_all_heard(run, "checkpoint")
+        content, failure = b"", cause
+    found: dict[int, Latest] = {}
+    for rank, theirs in enumerate(run.session.all_gather("latest.json", content)):
+        if theirs:
+            found[rank] = _parsed(theirs, f"the latest.json of {run.describe(rank)}")
+    if not found:
+        until_all_heard(run, "latest.json")
         raise failure
-    youngest = max(filter(None, ages))
-    if any(theirs != youngest for theirs in ages):
-        root = ages.index(youngest)
-        theirs = _broadcast(run, root, content, sizes[root])
-        if age != youngest:
-            return _parsed(theirs, Path(f"member {root}'s latest.json"))
-    return mine
-
-
-def _broadcast(run: Run, root: int, content: bytes, size: int) -> bytes:
-    """Of any size: before format 4 it held what the caller gave along."""
-    whole = content if run.rank == root else bytes(size)
-    buffer = torch.frombuffer(bytearray(whole), dtype=torch.uint8)
-    run.session.broadcast("latest.json", root, buffer.data_ptr(), buffer.numel())
-    return buffer.numpy().tobytes()
+    first = max(found, key=lambda rank: (found[rank].saved, found[rank].name))
+    for rank, latest in found.items():
+        if latest.name == found[first].name and latest != found[first]:
+            until_all_heard(run, "latest.json")
+            raise error(
+                "io",
+                f"{path} is damaged: those of {run.describe(first)} and {run.describe(rank)} are of the same "
+                f"checkpoint, {latest.name}, and differ",
+            )
+    return found[first]
 
 
 def _content(path: Path) -> bytes:
@@ -85,28 +120,29 @@ def _content(path: Path) -> bytes:
         raise error("io", f"{path} is no checkpoint: {cause}") from cause
 
 
-def _parsed(content: bytes, path: Path) -> dict[str, Any]:
+def _parsed(content: bytes, path: str) -> Latest:
     """path: where it is from, for the Error("io") if it is no latest.json that this version reads."""
     try:
         latest = json.loads(content)
-        written = latest["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as cause:
+        written = latest.pop("format")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
         raise error("io", f"{path} is no checkpoint: {cause}") from cause
-    if written not in _READABLE:
-        readable = f"{', '.join(map(str, _READABLE[:-1]))} and {_READABLE[-1]}"
-        raise error("io", f"{path} has format {written}; this version reads {readable}")
-    keys = _KEYS | ({"extra": dict} if written < 4 else {"saved": int})
-    if missing := keys.keys() - latest.keys():
+    if written != FORMAT:
+        raise error("io", f"{path} has format {written}; this version reads {FORMAT}")
+    if missing := _KINDS.keys() - latest.keys():
         raise error("io", f"{path} is no checkpoint: it lacks {', '.join(sorted(missing))}")
-    for key, kind in keys.items():
-        if type(latest[key]) is not kind:
+    if unknown := latest.keys() - _KINDS.keys():
+        raise error("io", f"{path} is damaged: it holds '{min(unknown)}', which no save() writes")
+    for key, kind in _KINDS.items():
+        good = type(latest[key]) is kind and (kind is not int or 0 <= latest[key] < 2**63)
+        if not good:
             raise error("io", f"{path} is damaged: '{key}' is {latest[key]!r:.40}")
-        if kind is int and not 0 <= latest[key] < 2**63:
-            raise error("io", f"{path} is damaged: '{key}' is {latest[key]}")
+    if not re.fullmatch(f"{latest['iteration']}-{UNIQUE}", latest["name"]):
+        raise error("io", f"{path} is damaged: 'name' is {latest['name']!r:.40}")
     groups = latest["param_groups"]
     if not all(isinstance(group, dict) and "params" not in group for group in groups):
         raise error("io", f"{path} is damaged: 'param_groups' holds something else than settings")
-    return latest
+    return Latest(**latest)
 
 
 def _numbers(group: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -35,23 +36,30 @@ def host(named: Any) -> Tensors:
     return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in named}
 
 
-def engine_tensors(run: Run) -> tuple[Tensors, Tensors]:
-    """The engine's arrays as whole tensors, "<array>.<parameter>": consensus, and this member's own.
+def consensus_tensors(run: Run) -> Tensors:
+    """What is the same on all members: "weights.<parameter>", "steps.<parameter>", moments."""
+    return _engine_tensors(run, shared=True)
 
-    Beside the latter the state of its selectors, "selector.<name>".
-    """
-    optimizer = run.optimizer
-    consensus: Tensors = {}
-    selector, words = optimizer.engine.selector_state()
-    own = {SELECTOR + selector: torch.tensor(words, dtype=torch.uint64)}
-    for name, index, shared, begin, _, values in slices(optimizer.engine):
-        bridge = optimizer.bridges[index]
-        whole = (consensus if shared else own).setdefault(
+
+def own_tensors(run: Run) -> Tensors:
+    """This member's: "residual.<parameter>", and the state of its selectors, "selector.<name>"."""
+    selector, words = run.optimizer.engine.selector_state()
+    return _engine_tensors(run, shared=False) | {SELECTOR + selector: torch.tensor(words, dtype=torch.uint64)}
+
+
+def _engine_tensors(run: Run, shared: bool) -> Tensors:
+    """The engine's arrays as whole tensors, however they lie in buckets."""
+    tensors: Tensors = {}
+    for name, index, consensus, begin, _, values in slices(run.optimizer.engine):
+        if consensus is not shared:
+            continue
+        bridge = run.optimizer.bridges[index]
+        whole = tensors.setdefault(
             f"{name}.{bridge.name}", torch.zeros(size_of(name, bridge.numel), dtype=dtype_of(name))
         )
         first = begin // BLOCK if name == "steps" else begin
         whole[first : first + values.numel()] = values.to(whole.dtype)
-    return consensus, own
+    return tensors
 
 
 def fill_engine(run: Run, tensors: Tensors, moments: list[tuple[str, int]]) -> None:
@@ -96,6 +104,16 @@ def model_tensors(run: Run, averaged: Tensors) -> tuple[Tensors, Tensors]:
     held = host(parameters(run).items())
     others = {PARAMETER + name: tensor for name, tensor in held.items() if name not in keys}
     return {keys[name]: tensor for name, tensor in (held | averaged).items() if name in keys}, others
+
+
+def hashes_of_untrained(run: Run) -> dict[str, str]:
+    """SHA-256 of every parameter of the model that the optimizer does not train, by name."""
+    trained = {id(bridge.parameter) for bridge in run.optimizer.bridges}
+    return {
+        name: hashlib.sha256(host([("", parameter)])[""].view(-1).view(torch.uint8).numpy()).hexdigest()
+        for name, parameter in run.model.named_parameters()
+        if id(parameter) not in trained
+    }
 
 
 def buffer_tensors(model: torch.nn.Module) -> Tensors:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch.utils.data import Dataset, IterableDataset, Sampler
 
 from stellatrain import _core, process_run
 from stellatrain.errors import error
+from stellatrain.messages import exchanged, require
 from stellatrain.run import Run
 
 
@@ -137,8 +137,12 @@ class DataLoader(torch.utils.data.DataLoader):
     def _agree(self, samples: int, seed: int, shuffle: bool) -> bool:
         """Whether members have unequal numbers of batches. Error("mismatch") if they differ in the data."""
         mine = {"samples": samples, "seed": seed, "shuffle": shuffle, "batches": len(self._shares)}
-        raw = self._run.session.all_gather("DataLoader", json.dumps(mine).encode())
-        all_ = [json.loads(text) for text in raw]
+
+        def check(message: Any) -> None:
+            require(message.keys() == mine.keys(), f"an object with {', '.join(mine)}")
+            require(type(message["batches"]) is int, "a number of batches")
+
+        all_ = exchanged(self._run.session, "DataLoader", mine, check)
         for rank, theirs in enumerate(all_):
             who = self._run.describe(rank)
             for key in ("samples", "seed", "shuffle"):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import torch
@@ -11,10 +11,13 @@ import torch
 from stellatrain import _core
 from stellatrain.bridge import ParameterBridge
 from stellatrain.errors import error
+from stellatrain.messages import exchanged
+from stellatrain.settings import MOMENTS
 
 # Arrays of the engine that are not part of torch's optimizer state.
 NOT_MOMENTS = ("weights", "residual", "steps")
 BLOCK = _core.BLOCK  # elements that share a step count
+MOST_STEPS = 2**32 - 1  # the engine counts in 32 bits
 # Bytes that share a broadcast, which costs two trips over the network; so much memory is taken meanwhile.
 _PACKED = 64 << 20
 STEPS = "block_steps"  # our key: the step count of every block of a parameter
@@ -65,8 +68,10 @@ def import_state(
 ) -> None:
     """Writes torch's state (with or without our step counts) into the engine; the rest becomes 0.
 
-    Raises Error("invalid_argument") if a tensor has another shape than its parameter.
+    Raises Error("invalid_argument"), before anything is changed, for what cannot be the state of a parameter.
     """
+    for bridge in bridges:
+        _check_entry(bridge, state.get(bridge.parameter, {}))
     make_room(
         engine,
         (
@@ -90,23 +95,43 @@ def import_state(
             if whole is None:
                 values.zero_()
                 continue
-            if whole.shape != bridge.parameter.shape:
-                raise error(
-                    "invalid_argument",
-                    f"optimizer state '{name}' of '{bridge.name}' has the shape {tuple(whole.shape)}; "
-                    f"the parameter has {tuple(bridge.parameter.shape)}",
-                )
             values.copy_(whole.reshape(-1)[begin : begin + numel])
+
+
+def _check_entry(bridge: ParameterBridge, entry: Mapping[str, Any]) -> None:
+    blocks = (-(-bridge.numel // BLOCK),)
+    needed_of = dict.fromkeys(chain(*MOMENTS.values()), tuple(bridge.parameter.shape)) | {STEPS: blocks}
+    for name, needed in needed_of.items():
+        value = entry.get(name)
+        if value is not None and (shape := tuple(value.shape)) != needed:
+            raise error(
+                "invalid_argument",
+                f"optimizer state '{name}' of '{bridge.name}' has the shape {shape}; needed is {needed}",
+            )
+    counts = torch.as_tensor(entry[STEPS] if STEPS in entry else _step_count(entry))
+    if bool(((counts < 0) | (counts > MOST_STEPS)).any()):
+        raise error(
+            "invalid_argument",
+            f"optimizer state of '{bridge.name}': the number of steps must lie between 0 and {MOST_STEPS}",
+        )
 
 
 def share_state(session: _core.Session, engine: _core.Engine) -> None:
     """Makes member 0's moments and step counts everybody's. Collective."""
     parameters = len({index for _, index, *_ in slices(engine)})
     mine = sorted({(name, index) for name, index, *_ in slices(engine) if name not in NOT_MOMENTS})
-    for rank, content in enumerate(session.all_gather("moments", json.dumps(mine).encode())):
-        who = session.describe(rank)
-        if unknown := make_room(engine, _moments_of(who, content, parameters)):
-            raise error("protocol", f"{who} has the moment '{unknown[0][0]}', which the optimizer never has")
+
+    def check(moments: Any) -> None:
+        for name, index in moments:
+            if type(name) is not str or type(index) is not int or not 0 <= index < parameters:
+                raise ValueError(f"[{name!r:.40}, {index!r:.40}] is no moment of {parameters} parameters")
+
+    for rank, moments in enumerate(exchanged(session, "moments", mine, check)):
+        if unknown := make_room(engine, ((name, index) for name, index in moments)):
+            raise error(
+                "protocol",
+                f"{session.describe(rank)} has the moment '{unknown[0][0]}', which the optimizer never has",
+            )
     shared = (values for name, _, consensus, *_, values in slices(engine) if consensus and name != "weights")
     for batch in _batches(shared, _PACKED):
         packed = torch.cat([values.view(torch.uint8) for values in batch])
@@ -114,18 +139,6 @@ def share_state(session: _core.Session, engine: _core.Engine) -> None:
         sizes = [values.numel() * values.element_size() for values in batch]
         for values, received in zip(batch, packed.split(sizes), strict=True):
             values.view(torch.uint8).copy_(received)
-
-
-def _moments_of(who: str, content: bytes, parameters: int) -> list[tuple[str, int]]:
-    """What the member `who` says that it has: JSON, a list of [name, index of the parameter]."""
-    try:
-        moments = json.loads(content)
-        for name, index in moments:
-            if type(name) is not str or type(index) is not int or not 0 <= index < parameters:
-                raise ValueError(f"[{name!r:.40}, {index!r:.40}] is no moment of {parameters} parameters")
-        return [(name, index) for name, index in moments]
-    except (ValueError, TypeError, RecursionError) as cause:
-        raise error("protocol", f"{who} sent no list of its moments: {cause}") from cause
 
 
 def _batches(arrays: Iterable[torch.Tensor], most: int) -> Iterator[list[torch.Tensor]]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from conftest import run_members
-from training import adamw, flat, plain_loop, sgd, vectors
+from safetensors.torch import save_file
+from training import SMALL_BUCKETS, adamw, flat, plain_loop, sgd, vectors
 
 from stellatrain.run import Run
 
@@ -19,14 +22,14 @@ OPTIMIZERS = {"sgd": sgd, "adamw": adamw}
 def normed() -> torch.nn.Module:
     torch.manual_seed(5)
     return torch.nn.Sequential(
-        torch.nn.Linear(13, 37), torch.nn.BatchNorm1d(37), torch.nn.Tanh(), torch.nn.Linear(37, 5)
+        torch.nn.Linear(13, 149), torch.nn.BatchNorm1d(149), torch.nn.Tanh(), torch.nn.Linear(149, 5)
     )
 
 
 def started(run: Run, net: torch.nn.Module, optimizer: str | Callable = "adamw", **options: Any):
     """The distributed optimizer, and this member's batches."""
     make = optimizer if callable(optimizer) else OPTIMIZERS[optimizer]
-    options = {"density": 0.05, "staleness": 1, "bucket_mib": 1 / 256} | options
+    options = {"density": 0.05, "staleness": 1, "bucket_mib": SMALL_BUCKETS} | options
     _, distributed = run.distribute(net, make(net), **options)
     rows = slice(4 * run.rank, 4 * run.rank + 4)
     return distributed, [(x[rows], y[rows]) for x, y in vectors(BEFORE + AFTER, 16)]
@@ -56,6 +59,24 @@ def resumed(run: Run, net: torch.nn.Module, directory: Path, **options: Any) -> 
     assert optimizer.iteration == BEFORE
     plain_loop(net, optimizer, batches[BEFORE:])
     return end_of(run, net, optimizer)
+
+
+def file_of(directory: Path, kind: str) -> Path:
+    """kind: "model", "consensus", "member-0"; of the checkpoint in `directory`, or latest.json itself."""
+    path = directory / "latest.json"
+    return path if kind == path.name else directory / f"{kind}-{described(directory)['name']}.safetensors"
+
+
+def described(directory: Path) -> dict[str, Any]:
+    return json.loads((directory / "latest.json").read_text())
+
+
+def rewrite(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """As if save() had written these."""
+    save_file(tensors, path)
+    latest = described(path.parent)
+    latest["sha256"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (path.parent / "latest.json").write_text(json.dumps(latest))
 
 
 def saved(directory: Path, world_size: int = 1) -> None:
@@ -99,7 +120,7 @@ def both(net: torch.nn.Module, criterion: torch.nn.Module) -> torch.optim.Optimi
 def with_criterion(run: Run, parts: tuple, batches: list, directory: Path | None, **options):
     """Trains, and saves or loads in the middle. What must be equal: what torch sees of the criterion too."""
     net, criterion = parts
-    _, optimizer = run.distribute(net, both(net, criterion), bucket_mib=1 / 256, **options)
+    _, optimizer = run.distribute(net, both(net, criterion), bucket_mib=SMALL_BUCKETS, **options)
 
     def train(batches: list) -> list[float]:
         losses = []

@@ -232,7 +232,7 @@ def test_a_gradient_that_is_not_finite_is_named_and_the_run_goes_on_without_it(
 
 def other_shape() -> torch.nn.Module:
     net = mlp()
-    net[2] = torch.nn.Linear(37, 6)
+    net[2] = torch.nn.Linear(149, 6)
     return net
 
 
@@ -243,9 +243,9 @@ def other_name() -> torch.nn.Module:
 @pytest.mark.parametrize(
     ("change", "sentences"),
     [
-        ({"model": other_shape}, ["parameter 2 differs", "'2.weight' (5, 37)", "'2.weight' (6, 37)"]),
+        ({"model": other_shape}, ["parameter 2 differs", "'2.weight' (5, 149)", "'2.weight' (6, 149)"]),
         ({"model": other_name}, ["parameter 4 differs", "'3.weight'", "nothing"]),
-        ({"model": lambda: mlp().bfloat16()}, ["'0.weight' (37, 13) bfloat16", "float32"]),
+        ({"model": lambda: mlp().bfloat16()}, ["'0.weight' (149, 13) bfloat16", "float32"]),
         ({"optimizer": sgd}, ["param group 0"]),
         ({"lr": 0.5}, ["param group 0", "lr", "0.5"]),
         ({"staleness": 0}, ["staleness differs", "it is 0", "it is 1"]),

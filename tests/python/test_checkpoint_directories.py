@@ -5,22 +5,25 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
-from checkpointing import normed, started
+from checkpointing import described, file_of, normed, started
 from conftest import outcomes_of_members, run_members
 from training import mlp, plain_loop
 
 from stellatrain import Error
 from stellatrain.run import Run
 
-SHARED = ["consensus-{}.safetensors", "latest.json", "model-{}.safetensors"]
+SHARED = ["consensus", "latest.json", "model"]
 
 
 def files_in(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
+    """Names; "model" and so on of the files of the checkpoint that latest.json names."""
+    ours = f"-{described(directory)['name']}.safetensors" if (directory / "latest.json").exists() else "/"
+    return sorted(path.name.removesuffix(ours) for path in directory.iterdir())
 
 
 def save_after(steps: int, directories: list[Path]) -> int:
@@ -58,8 +61,7 @@ def test_members_on_one_host_with_a_directory_each_write_all_that_they_need(tmp_
     directories = [tmp_path / "0", tmp_path / "1"]
     digest = save_after(3, directories)
     for rank, directory in enumerate(directories):
-        expected = sorted([name.format(3) for name in SHARED] + [f"member-{rank}-3.safetensors"])
-        assert files_in(directory) == expected
+        assert files_in(directory) == sorted([*SHARED, f"member-{rank}"])
     assert loaded_from(directories) == [(3, digest)] * 2
 
 
@@ -70,7 +72,7 @@ def test_the_lowest_rank_writes_for_all_whose_directory_is_the_same_whatever_the
     replace = os.replace
 
     def noted(source: Path, target: Path) -> None:
-        replaced.append(str(Path(target).relative_to(tmp_path)))
+        replaced.append(str(Path(target).relative_to(tmp_path)))  # "ours/model-3-01234567.safetensors"
         replace(source, target)
 
     for name in ("ours", "theirs"):
@@ -79,11 +81,10 @@ def test_the_lowest_rank_writes_for_all_whose_directory_is_the_same_whatever_the
     directories = [tmp_path / name for name in ("ours", "theirs", "ours", "link")]
     monkeypatch.setattr(os, "replace", noted)
     digest = save_after(3, directories)
-    shared = [name.format(3) for name in SHARED]
+    ending = f"-{described(tmp_path / 'ours')['name']}.safetensors"
     members = ["ours/member-0", "theirs/member-1", "ours/member-2", "link/member-3"]
-    assert sorted(replaced) == sorted(
-        [f"{directory}/{name}" for directory in ("ours", "theirs") for name in shared]
-        + [f"{name}-3.safetensors" for name in members]
+    assert sorted(path.removesuffix(ending) for path in replaced) == sorted(
+        [f"{directory}/{name}" for directory in ("ours", "theirs") for name in SHARED] + members
     )
     assert loaded_from(directories) == [(3, digest)] * 4
 
@@ -132,11 +133,11 @@ def test_a_directory_in_which_a_member_does_not_see_what_it_made_is_an_error_on_
 
 
 def test_what_a_save_that_was_killed_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    for name in (".probe-1-0123456789abcdef", ".member-1-1.safetensors.1", "member-1-1.safetensors"):
+    member = "member-1-1-01234567.safetensors"
+    for name in (f".probe-1-{'0123456789abcdef' * 2}", f".{member}.1", member):
         (tmp_path / name).write_bytes(b"")
     save_after(3, [tmp_path] * 2)
-    members = [f"member-{rank}-3.safetensors" for rank in (0, 1)]
-    assert files_in(tmp_path) == sorted([name.format(3) for name in SHARED] + members)
+    assert files_in(tmp_path) == sorted([*SHARED, "member-0", "member-1"])
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.ESTALE])
@@ -147,21 +148,22 @@ def test_an_older_file_that_cannot_be_removed_is_a_warning_that_names_it(
     unlink = Path.unlink
 
     def refused(path: Path, missing_ok: bool = False) -> None:
-        if path.name == "member-1-2.safetensors":
+        if path == older:
             raise OSError(code, os.strerror(code), str(path))
         unlink(path, missing_ok=missing_ok)
 
     save_after(2, [tmp_path] * 2)
+    older = file_of(tmp_path, "member-1")
     monkeypatch.setattr(Path, "unlink", refused)
-    with pytest.warns(UserWarning, match=r"member 1 cannot remove .*member-1-2\.safetensors") as warned:
+    with pytest.warns(UserWarning, match=f"member 1 cannot remove {re.escape(str(older))}") as warned:
         digest = save_after(3, [tmp_path] * 2)
     (warning,) = warned
     assert os.strerror(code) in str(warning.message)
     assert loaded_from([tmp_path] * 2) == [(3, digest)] * 2
-    assert "member-1-2.safetensors" in files_in(tmp_path)
+    assert older.exists()
     monkeypatch.undo()
     save_after(4, [tmp_path] * 2)
-    assert "member-1-2.safetensors" not in files_in(tmp_path)
+    assert not older.exists()
 
 
 def test_a_later_save_counts_whatever_iteration_an_older_run_had_reached(tmp_path: Path) -> None:
@@ -175,10 +177,26 @@ def test_a_later_save_counts_whatever_iteration_an_older_run_had_reached(tmp_pat
     assert loaded_from(directories) == [(3, digest)] * 2
 
 
-def test_all_members_of_a_save_write_the_same_time(tmp_path: Path) -> None:
+def test_all_members_of_a_save_write_the_same_latest_json(tmp_path: Path) -> None:
     directories = [tmp_path / "0", tmp_path / "1"]
     save_after(1, directories)
-    first, second = (
-        json.loads((directory / "latest.json").read_text())["saved"] for directory in directories
-    )
+    first, second = ((directory / "latest.json").read_bytes() for directory in directories)
     assert first == second
+
+
+def test_two_that_differ_though_of_one_save_are_an_error_on_all(tmp_path: Path) -> None:
+    directories = [tmp_path / "0", tmp_path / "1"]
+    save_after(1, directories)
+    path = directories[1] / "latest.json"
+    path.write_text(json.dumps(described(directories[1]) | {"world_size": 3}))
+
+    def member(run: Run) -> None:
+        started(run, nets[run.rank])
+        run.load(directories[run.rank])
+
+    nets = [normed(), normed()]
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert failure.code == "io"
+        assert "latest.json is damaged" in str(failure)
+        assert "are of the same checkpoint" in str(failure)

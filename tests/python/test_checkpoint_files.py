@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from pathlib import Path
 
-from checkpointing import started
+from checkpointing import described, started
 from conftest import outcomes_of_members, run_members
 from training import mlp, plain_loop
 
@@ -16,9 +18,8 @@ def test_only_the_last_checkpoint_and_nothing_else_stays(tmp_path: Path) -> None
     def member(run: Run):
         net = nets[run.rank]
         optimizer, batches = started(run, net)
-        (tmp_path / f".member-{run.rank}-1.safetensors.{run.rank}").write_bytes(
-            b"of a save() that was killed"
-        )
+        killed = tmp_path / f".member-{run.rank}-1-01234567.safetensors.{run.rank}"
+        killed.write_bytes(b"of a save() that was killed")
         for batch in batches[:3]:
             plain_loop(net, optimizer, [batch])
             run.save(tmp_path)
@@ -26,13 +27,45 @@ def test_only_the_last_checkpoint_and_nothing_else_stays(tmp_path: Path) -> None
 
     nets = [mlp(), mlp()]
     run_members(2, member)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "consensus-3.safetensors",
-        "latest.json",
-        "member-0-3.safetensors",
-        "member-1-3.safetensors",
-        "model-3.safetensors",
-    ]
+    name = described(tmp_path)["name"]
+    assert re.fullmatch("3-[0-9a-f]{8}", name)
+    files = [f"{kind}-{name}.safetensors" for kind in ("consensus", "member-0", "member-1", "model")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*files, "latest.json"])
+
+
+def test_files_of_the_user_stay(tmp_path: Path) -> None:
+    """Also where they are called nearly as ours are."""
+    names = (
+        "model-00001-of-00002.safetensors",
+        "model-best.safetensors",
+        "model-5.safetensors",
+        "model-5-01234567.safetensors.bak",
+        "consensus-notes.safetensors",
+        "member-1-5-01234567.safetensors",  # of a member that there is not
+        ".probe-mine",
+    )
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+
+    def member(run: Run):
+        started(run, mlp())
+        run.save(tmp_path)
+
+    run_members(1, member)
+    assert {path.name for path in tmp_path.iterdir()} > set(names)
+
+
+def test_latest_json_holds_the_hash_of_every_file(tmp_path: Path) -> None:
+    def member(run: Run):
+        started(run, nets[run.rank])
+        run.save(tmp_path)
+        run.finish()
+
+    nets = [mlp(), mlp()]
+    run_members(2, member)
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in tmp_path.iterdir()}
+    del files["latest.json"]
+    assert described(tmp_path)["sha256"] == files
 
 
 def test_extra_that_would_not_come_back_as_it_is_is_refused_before_anything_is_written(

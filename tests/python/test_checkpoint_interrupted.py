@@ -25,13 +25,18 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.parametrize("steps", [BEFORE, BEFORE + 1], ids=["same iteration", "another iteration"])
 @pytest.mark.parametrize("renamed", range(4))
 def test_a_save_that_is_killed_between_two_files_leaves_the_last_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renamed: int, steps: int
 ) -> None:
+    """All of it, also where a new run reaches the same iteration."""
+
     def member(run: Run):
         optimizer, batches = started(run, net, density=0.3)
-        plain_loop(net, optimizer, batches)
+        torch.nn.init.zeros_(net[3].weight)
+        optimizer.parameters_written()
+        plain_loop(net, optimizer, batches[:steps])
         replace, calls = os.replace, iter(range(10))
 
         def killed_at(source: Path, target: Path) -> None:
@@ -40,14 +45,46 @@ def test_a_save_that_is_killed_between_two_files_leaves_the_last_checkpoint(
             replace(source, target)
 
         monkeypatch.setattr(os, "replace", killed_at)
-        run.save(tmp_path)
+        monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)  # who is killed removes nothing
+        run.save(tmp_path, {"run": 2})
+
+    def load(run: Run):
+        optimizer, _ = started(run, net, density=0.3)
+        return run.load(tmp_path), optimizer.iteration, optimizer.digest()
 
     saved(tmp_path)
+    net = normed()
+    (expected,) = run_members(1, load)
     net = normed()
     (failure,) = outcomes_of_members(1, member)
     assert isinstance(failure, Killed)
     monkeypatch.undo()
-    assert iteration_loaded(tmp_path) == BEFORE
+    net = normed()
+    assert run_members(1, load) == [expected]
+    assert expected[:2] == ({}, BEFORE)
+
+
+def test_a_save_that_fails_leaves_nothing_in_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a full disk has the room again that the half checkpoint took."""
+
+    def member(run: Run):
+        started(run, net)
+        synced = iter(range(10))
+
+        def full(_: int) -> None:
+            if next(synced) == 4:  # two for each file: here the third fails
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "fsync", full)
+        run.save(tmp_path)
+
+    net = normed()
+    (failure,) = outcomes_of_members(1, member)
+    assert isinstance(failure, Error)
+    assert "consensus-0-" in str(failure)
+    assert list(tmp_path.iterdir()) == []
 
 
 def save_for_ever(directory: Path) -> None:

@@ -7,9 +7,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpointing import AFTER, BEFORE, Weighed, normed, resumed, started, unbroken, with_criterion
+from checkpointing import (
+    AFTER,
+    BEFORE,
+    Weighed,
+    file_of,
+    normed,
+    resumed,
+    rewrite,
+    started,
+    unbroken,
+    with_criterion,
+)
 from conftest import outcomes_of_members, run_members
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from training import mlp, plain_loop, vectors
 
 from stellatrain import Error
@@ -28,7 +39,7 @@ def test_the_model_file_is_plain_safetensors_with_the_names_of_torch(tmp_path: P
     nets = [normed(), normed()]
     trained = run_members(2, member)[0]
     plain = normed()
-    plain.load_state_dict(load_file(tmp_path / f"model-{BEFORE + AFTER}.safetensors"))
+    plain.load_state_dict(load_file(file_of(tmp_path, "model")))
     for name, value in trained.state_dict().items():
         assert torch.equal(value, plain.state_dict()[name]), name
 
@@ -80,7 +91,7 @@ def test_what_state_dict_leaves_out_is_not_in_the_model_file_and_comes_back_all_
         return run_members(2, lambda run: body(run, nets[run.rank], tmp_path, staleness=staleness))
 
     expected = members(unbroken)
-    tensors = load_file(tmp_path / f"model-{BEFORE}.safetensors")
+    tensors = load_file(file_of(tmp_path, "model"))
     assert tensors.keys() == model().state_dict().keys()
     model().load_state_dict(tensors)  # strictly
     assert members(resumed) == expected
@@ -98,7 +109,7 @@ def test_tied_parameters_are_in_the_model_file_once_and_resume_exactly(tmp_path:
         return run_members(2, lambda run: body(run, nets[run.rank], tmp_path))
 
     expected = members(unbroken)
-    tensors = load_file(tmp_path / f"model-{BEFORE}.safetensors")
+    tensors = load_file(file_of(tmp_path, "model"))
     assert tensors.keys() == tied().state_dict().keys() - {"1.weight"}
     assert members(resumed) == expected
 
@@ -129,13 +140,62 @@ def test_a_parameter_beside_the_model_that_is_missing_is_named_on_every_member(t
 
     parts = [(mlp(), Weighed(torch.float32)) for _ in range(2)]
     run_members(2, member)
-    path = tmp_path / f"consensus-{BEFORE}.safetensors"
+    path = file_of(tmp_path, "consensus")
     tensors = load_file(path)
     (missing, _) = sorted(key for key in tensors if key.startswith("parameter."))
     del tensors[missing]
-    save_file(tensors, path)
+    rewrite(path, tensors)
     parts = [(mlp(), Weighed(torch.float32)) for _ in range(2)]
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
         assert failure.code == "mismatch"
         assert f"{path} holds nothing for '{missing}'" in str(failure)
+
+
+def with_frozen() -> torch.nn.Module:
+    net = normed()
+    net[0].weight.requires_grad_(False)
+    return net
+
+
+def test_a_parameter_that_is_not_trained_and_differs_between_members_is_named_at_the_save(
+    tmp_path: Path,
+) -> None:
+    def member(run: Run):
+        net = with_frozen()
+        started(run, net)
+        with torch.no_grad():
+            net[0].weight[0, 0] += run.rank
+        run.save(tmp_path)
+
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert failure.code == "mismatch"
+        assert "SHA-256 of '0.weight' is" in str(failure)
+        assert "must be the same on every member" in str(failure)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_parameter_that_torch_holds_otherwise_on_one_member_is_told_at_the_save(tmp_path: Path) -> None:
+    """The weights of the engine are the same; somebody wrote into the parameter. Each has a directory."""
+
+    def member(run: Run):
+        net = normed()
+        started(run, net)
+        with torch.no_grad():
+            net[0].weight[0, 0] += run.rank
+        run.save(tmp_path / str(run.rank))
+
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert failure.code == "mismatch"
+        assert "hold different values for model-0-" in str(failure)
+
+
+def test_frozen_parameters_come_back(tmp_path: Path) -> None:
+    def members(body: Callable) -> list[tuple]:
+        nets = [with_frozen(), with_frozen()]
+        return run_members(2, lambda run: body(run, nets[run.rank], tmp_path))
+
+    expected = members(unbroken)
+    assert members(resumed) == expected

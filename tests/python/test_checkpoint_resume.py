@@ -12,7 +12,7 @@ import torch
 from checkpointing import BEFORE, OPTIMIZERS, end_of, normed, resumed, started, unbroken
 from conftest import run_members, run_processes
 from torch.utils.data import TensorDataset
-from training import adamw, mlp, plain_loop, vectors
+from training import adamw, flat, mlp, plain_loop, vectors
 
 import stellatrain.random_states
 from stellatrain import DataLoader
@@ -71,8 +71,21 @@ def test_every_selector_goes_on_with_the_choices_that_it_would_have_made(
 
 def test_a_checkpoint_of_another_selector_or_of_other_buckets_loads(tmp_path: Path) -> None:
     """What it says of the selectors does not count then; the run goes on with the options of distribute()."""
+
+    def loaded(run: Run, **options: Any) -> tuple:
+        optimizer, _ = started(run, net := normed(), **options)
+        run.load(tmp_path)
+        state = optimizer.state_dict()["state"].items()
+        moments = {(i, key): value.tolist() for i, entry in state for key, value in entry.items()}
+        return len(optimizer.engine.selector_state()[1]) // 2, flat(net).tolist(), moments
+
     run_members(1, lambda run: unbroken(run, normed(), tmp_path, selector="threshold"))
+    ((buckets, *expected),) = run_members(1, lambda run: loaded(run, selector="threshold"))
+    assert buckets >= 3
     for options in ({"selector": "random"}, {"selector": "threshold", "bucket_mib": 1}):
+        ((buckets, *found),) = run_members(1, lambda run, options=options: loaded(run, **options))
+        assert found == expected
+        assert (buckets == 1) == ("bucket_mib" in options)
         run_members(1, lambda run, options=options: resumed(run, normed(), tmp_path, **options))
 
 

@@ -12,7 +12,7 @@ from conftest import outcomes_of_members, run_members
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import TensorDataset
-from training import EXACT, SPARSE, adamw, flat, loss_of, mlp
+from training import EXACT, SPARSE, adamw, flat, loss_of, mlp, sgd
 
 from stellatrain import DataLoader, Error
 from stellatrain.loader import ShareBatchSampler
@@ -219,14 +219,14 @@ def test_an_epoch_over_members_is_an_epoch_of_plain_torch_on_the_union_batches()
 
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, adamw(net), **EXACT)
+        _, optimizer = run.distribute(net, sgd(net), **EXACT)
         train_an_epoch(net, optimizer, DataLoader(data, 4, run=run))
         run.finish()
         return flat(net)
 
     results = run_members(2, member)
     net = mlp()
-    optimizer = adamw(net)
+    optimizer = sgd(net)
     for begin in range(0, 24, 8):
         optimizer.zero_grad()
         loss_of(net, data[begin : begin + 8]).backward()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import run_members
+from training import EXACT
 
 STEPS = 50
 BATCH = 4  # per member
@@ -14,7 +15,7 @@ def model() -> torch.nn.Module:
     torch.manual_seed(1)
     # Odd sizes, so that blocks and tensors do not line up.
     return torch.nn.Sequential(
-        torch.nn.Linear(13, 37), torch.nn.Tanh(), torch.nn.LayerNorm(37), torch.nn.Linear(37, 5)
+        torch.nn.Linear(13, 149), torch.nn.Tanh(), torch.nn.LayerNorm(149), torch.nn.Linear(149, 5)
     )
 
 
@@ -63,7 +64,7 @@ def test_equals_single_process_torch_on_the_union_batch(name: str, world_size: i
         net = nets[run.rank]
         if run.rank != 0:  # everybody must start from member 0's weights
             torch.nn.init.zeros_(net[0].weight)
-        _, optimizer = run.distribute(net, OPTIMIZERS[name](net), density=1, staleness=0, bucket_mib=1 / 256)
+        _, optimizer = run.distribute(net, OPTIMIZERS[name](net), **EXACT)
         for x, y in zip(*batches(world_size), strict=True):
             optimizer.zero_grad()
             torch.nn.functional.mse_loss(net(x[run.rank]), y[run.rank]).backward()
