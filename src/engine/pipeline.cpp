@@ -139,10 +139,10 @@ Level Pipeline::least_level(Iteration t) const {
 }
 
 void Pipeline::fail(const Error& error) {
-  const auto thrown = std::make_exception_ptr(error);
   asio::post(network_, [&exchange = exchange_, error] { exchange.fail(error); });
   std::lock_guard lock(mutex_);
   if (!failure_) failure_ = error;
+  const auto thrown = std::make_exception_ptr(*failure_);
   for (const auto& gates : gates_) {
     gates->contributed.fail(thrown);
     gates->applied.fail(thrown);
@@ -187,8 +187,8 @@ void Pipeline::finished(std::exception_ptr error) {
       if (first) failure_ = failure;
     }
     if (first) {
+      report_(failure);  // first: the trainer that fail() wakes may end the engine, which reports less
       fail(failure);
-      report_(failure);
     }
   }
   std::lock_guard lock(mutex_);
