@@ -81,6 +81,10 @@ asio::awaitable<ControlMessage> Mesh::receive(Rank from, const Call& call) {
                                        ", although it is alive: look at what it does; if it is only slow, "
                                        "raise STELLA_STEP_TIMEOUT (it holds from distribute() on)"));
   });
+  const Deadline hint(io_.get_executor(), Clock::now() + options_.hint_after, [this, from, &call] {
+    log_->info("after {} still waits for {} in {}, which every member has to call",
+               to_text(options_.hint_after), describe(from), stella::describe(call));
+  });
   for (;;) {
     throw_if_failed();
     if (leaving_) throw Error(ErrorCode::cancelled, "this member left during " + stella::describe(call));

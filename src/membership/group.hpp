@@ -43,6 +43,7 @@ struct GroupOptions {
   std::chrono::milliseconds heartbeat{1'000};               // sent to every member, well below peer_timeout
   std::chrono::milliseconds collective_timeout{1'800'000};  // until every member must have made the same call
   std::chrono::milliseconds leave_timeout{30'000};          // for leave() to send what is queued
+  std::chrono::milliseconds hint_after{5'000};  // of waiting for a member, after which the log names it
 };
 
 // Threads: everything, construction and destruction included, happens on the one thread that runs `io`.

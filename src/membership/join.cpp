@@ -20,7 +20,6 @@ constexpr auto kAttemptTimeout = 10s;  // to resolve, connect and shake hands on
 constexpr auto kFirstPause = 50ms;     // between attempts; doubles
 constexpr auto kLongestPause = 1s;
 constexpr int kRefusalsToBelieve = 3;
-constexpr auto kHint = 5s;  // of waiting, after which the log says for whom: most mistakes are made here
 
 }  // namespace
 
@@ -89,7 +88,8 @@ Deadline Mesh::say_who_is_awaited() {
     log_->info("member {} of {} listens on port {} and waits for the others, for up to {}", options_.rank,
                options_.world_size, port_, to_text(options_.join_timeout));
   }
-  return {io_.get_executor(), Clock::now() + kHint, [this] { log_->info(still_lacks(kHint)); }};
+  const auto hint = [this] { log_->info(still_lacks(options_.hint_after)); };
+  return {io_.get_executor(), Clock::now() + options_.hint_after, hint};
 }
 
 std::string Mesh::still_lacks(std::chrono::milliseconds after) const {

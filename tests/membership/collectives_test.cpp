@@ -1,6 +1,8 @@
 #include <gtest/gtest.h>
+#include <spdlog/sinks/ostream_sink.h>
 
 #include <numeric>
+#include <sstream>
 
 #include "membership/fake_member.hpp"
 #include "membership/member_process.hpp"
@@ -28,6 +30,30 @@ TEST_P(GatheredWorlds, AllGatherGivesEverybodysBytesByRankHoweverDifferentTheirS
     ASSERT_EQ(all.size(), members.size());
     for (Rank rank = 0; rank < members.size(); ++rank) EXPECT_EQ(all[rank], pattern(sizes[rank]));
   }
+}
+
+// Most often only one of them saves.
+TEST(Collectives, TheLogNamesAMemberThatIsLate) {
+  std::ostringstream log;
+  const auto logger =
+      std::make_shared<spdlog::logger>("m0", std::make_shared<spdlog::sinks::ostream_sink_mt>(log));
+  GroupOptions options = quick_options(0, 2);
+  options.hint_after = 50ms;
+  Members members;
+  members.push_back(std::make_unique<Member>(options, logger));
+  members.push_back(std::make_unique<Member>(quick_options(1, 2)));
+  const auto addresses = listen_all(members);
+  for (auto& done : on_all(members, [&](Member& member) { return member.group().join(addresses); }))
+    done.get();
+
+  auto waiting = members[0]->net().start(members[0]->group().all_gather("save", {}));
+  EXPECT_EQ(waiting.wait_for(500ms), std::future_status::timeout);
+  members[1]->net().run(members[1]->group().all_gather("save", {}));
+  waiting.get();
+  members.clear();  // the log is complete
+  EXPECT_NE(log.str().find("after 0.050 s still waits for member 1 (c0m1, 127.0.0.1:"), std::string::npos)
+      << log.str();
+  EXPECT_NE(log.str().find("in all_gather \"save\""), std::string::npos) << log.str();
 }
 
 TEST_P(GatheredWorlds, BroadcastMakesEverybodysDataTheRootsForEverySize) {

@@ -35,7 +35,8 @@ inline GroupOptions quick_options(Rank rank, std::uint32_t world_size) {
 class Member {
  public:
   explicit Member(GroupOptions options)
-      : rank_(options.rank), logger_(test_logger("member" + std::to_string(options.rank))) {
+      : Member(options, test_logger("member" + std::to_string(options.rank))) {}
+  Member(GroupOptions options, Logger logger) : rank_(options.rank), logger_(std::move(logger)) {
     net_.call([&] {
       group_ = std::make_unique<Group>(net_.io(), std::move(options), logger_);
       group_->on_failure([this](const Error& error) { failed_.set_value(error); });
