@@ -46,7 +46,7 @@ from stellatrain.checkpoint_tensors import (
     model_tensors,
     own_tensors,
 )
-from stellatrain.errors import error
+from stellatrain.errors import Error, error
 from stellatrain.extra import to_tensor
 from stellatrain.messages import require
 from stellatrain.random_states import (
@@ -87,44 +87,49 @@ def save(run: Run, directory: Path, extra: dict[str, Any] | None = None) -> None
     writes_shared = writes_shared_files(run, directory)
     mean_buffers = buffers.averaged(run.session, run.model)
 
+    hashes: dict[str, str] = {}  # of the files that this member writes, by name
+
+    def write_file(path: Path, tensors: Tensors) -> None:
+        hashes[path.name] = ""
+        hashes[path.name] = write(path, to_bytes(tensors), run.rank)
+
     def write_tensors() -> dict[str, str]:
-        """Returns the hashes of the files that this member writes, by name."""
-        hashes: dict[str, str] = {}
-
-        def write_file(path: Path, tensors: Tensors) -> None:
-            hashes[path.name] = ""
-            hashes[path.name] = write(path, to_bytes(tensors), run.rank)
-
-        try:
-            epochs = {"loader_epochs": torch.tensor(run.loader_epochs(), dtype=torch.int64)}
-            own = own_tensors(run) | buffer_tensors(run.model) | random_states(run.model) | epochs | given
-            write_file(latest.member(directory, run.rank), own)
-            if writes_shared:
-                model, others = model_tensors(run, mean_buffers)
-                write_file(latest.model(directory), model)
-                write_file(latest.consensus(directory), consensus_tensors(run) | others)
-        except BaseException:
-            remove(directory / name for name in hashes)  # nobody will name them: a full disk has room again
-            raise
+        epochs = {"loader_epochs": torch.tensor(run.loader_epochs(), dtype=torch.int64)}
+        own = own_tensors(run) | buffer_tensors(run.model) | random_states(run.model) | epochs | given
+        write_file(latest.member(directory, run.rank), own)
+        if writes_shared:
+            model, others = model_tensors(run, mean_buffers)
+            write_file(latest.model(directory), model)
+            write_file(latest.consensus(directory), consensus_tensors(run) | others)
         return hashes
+
+    def remove_written() -> None:
+        """Nothing will name these files: a full disk has room again."""
+        remove(directory / name for name in hashes)
 
     def write_latest() -> None:
         if writes_shared:
-            write(directory / "latest.json", replace(latest, sha256=hashes).content(), run.rank)
+            write(directory / "latest.json", replace(latest, sha256=all_hashes).content(), run.rank)
 
     def check_hashes(written: Any) -> None:
         require(all(isinstance(sha256, str) for sha256 in written.values()), "a hash for each name")
 
-    hashes = _same(run, together(run, "save", write_tensors, check_hashes))
+    written = together(run, "save", write_tensors, check_hashes, undo=remove_written)
+    try:
+        all_hashes = _same(run, written)
+    except Error:
+        remove_written()
+        raise
     together(run, "save", write_latest)
     remove_older(directory, latest.name, run.rank, writes_shared)
 
 
-def load(run: Run, directory: Path) -> dict[str, Any]:
+def load(run: Run, directory: Path, missing_ok: bool = False) -> dict[str, Any] | None:
     """Continues where the checkpoint was taken, with all that the next step depends on.
 
     Collective, after distribute(), with the same number of members, all at the same iteration. Returns the
-    `extra` that this member gave to save().
+    `extra` that this member gave to save(); None, with nothing changed, if `missing_ok` and no member has a
+    checkpoint.
 
     Raises Error("io") for a missing or broken file, Error("mismatch") for another model or membership, on
     every member, naming the one that met it. All files are read and checked before anything is changed on any
@@ -133,7 +138,8 @@ def load(run: Run, directory: Path) -> dict[str, Any]:
     optimizer = _optimizer(run)
     # Or checks would wait for steps that a member never makes.
     agree(run, "load", {"iteration": optimizer.iteration}, "every member must call load() at the same step")
-    latest = newest(run, directory)
+    if (latest := newest(run, directory, missing_ok)) is None:
+        return None
     own_path = latest.member(directory, run.rank)
     own: Tensors = {}
     consensus: Tensors = {}

@@ -30,11 +30,16 @@ def agree(run: Run, what: str, mine: dict[str, Any], rule: str) -> None:
 
 
 def together(
-    run: Run, what: str, work: Callable[[], Any], check: Callable[[Any], object] = lambda _: None
+    run: Run,
+    what: str,
+    work: Callable[[], Any],
+    check: Callable[[Any], object] = lambda _: None,
+    undo: Callable[[], object] = lambda: None,
 ) -> list[Any]:
     """Runs `work` on every member; what goes wrong on one is an Error on all that names it.
 
-    Returns what `work` returned, by rank: JSON. check: as for exchanged().
+    Returns what `work` returned, by rank: JSON. check: as for exchanged(). undo: called on every member when
+    one could not do its part, and never when all did.
     """
 
     def check_outcome(outcome: Any) -> None:
@@ -55,11 +60,13 @@ def together(
     mine = {"done": result} if failure is None else {"failed": [code, str(failure)]}
     outcomes = exchanged(run.session, what, mine, check_outcome)
     if any("failed" in outcome for outcome in outcomes):
+        undo()
         until_all_heard(run, what)
     for rank, outcome in enumerate(outcomes):
         if "failed" in outcome:
             code, sentence = outcome["failed"]
             cause = None if isinstance(failure, Error) else failure  # ours is in the sentence already
+            sentence = sentence.removeprefix(f"{what}: ")  # as an Error that names the call itself has it
             raise error(code, f"{what}: {run.describe(rank)} could not do its part: {sentence}") from cause
     return [outcome["done"] for outcome in outcomes]
 

@@ -38,8 +38,11 @@ def writes_shared_files(run: Run, directory: Path) -> bool:
     first = run.rank
 
     def leave() -> None:
-        _make(directory)
-        mine.touch(exist_ok=False)
+        try:
+            _make(directory)
+            mine.touch(exist_ok=False)
+        except OSError as cause:
+            raise error("io", f"cannot write in {directory}: {cause.strerror}") from cause
 
     def look() -> None:
         nonlocal first

@@ -6,6 +6,7 @@ import json
 import re
 import time
 import uuid
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,29 +77,47 @@ def begun(run: Run, iteration: int) -> Latest:
     )
 
 
-def newest(run: Run, directory: Path) -> Latest:
+def newest(run: Run, directory: Path, missing_ok: bool) -> Latest | None:
     """This member's latest.json, or another's that was saved later. Collective.
 
     They differ where save() was interrupted between the two, when all files of the newer one were written
-    everywhere, and where a machine was not in the last run.
+    everywhere, and where a machine was not in the last run. One that is damaged does not count while another
+    member has one: a warning.
 
-    Raises Error("io") if no member has one that is whole, or if two of the same save() differ.
+    Raises Error("io") if no member has one that is whole, or if two of the same save() differ. Returns None
+    if there is none anywhere and all members say missing_ok.
     """
     path = directory / "latest.json"
-    content = b""
+    text: str | None = None
+    absent = False
     failure: Error | None = None
     try:
-        content = _content(path)
-        _parsed(content, str(path))
+        text = path.read_text()
+        _parsed(text, str(path))
+    except FileNotFoundError:
+        absent = missing_ok
+        failure = error("io", f"there is no checkpoint in {directory}: it has no {path.name}")
     except Error as cause:
-        content, failure = b"", cause
-    found: dict[int, Latest] = {}
-    for rank, theirs in enumerate(run.session.all_gather("latest.json", content)):
-        if theirs:
-            found[rank] = _parsed(theirs, f"the latest.json of {run.describe(rank)}")
+        text, failure = None, cause
+    except (OSError, ValueError) as cause:
+        failure = error("io", f"{path} is no checkpoint: {cause}")
+
+    def check(message: Any) -> None:
+        theirs, absent = message
+        require(theirs is None or isinstance(theirs, str), "text or nothing")
+        require(isinstance(absent, bool), "true or false")
+
+    told = exchanged(run.session, "latest.json", [text, absent], check)
+    if all(absent for _, absent in told):
+        return None
+    found = {
+        rank: _parsed(theirs, f"the latest.json of {run.describe(rank)}")
+        for rank, (theirs, _) in enumerate(told)
+        if theirs is not None
+    }
     if not found:
         until_all_heard(run, "latest.json")
-        raise failure
+        raise error("io", f"load: {run.describe(run.rank)}: {failure}")
     first = max(found, key=lambda rank: (found[rank].saved, found[rank].name))
     for rank, latest in found.items():
         if latest.name == found[first].name and latest != found[first]:
@@ -108,19 +127,12 @@ def newest(run: Run, directory: Path) -> Latest:
                 f"{path} is damaged: those of {run.describe(first)} and {run.describe(rank)} are of the same "
                 f"checkpoint, {latest.name}, and differ",
             )
+    if text is None and path.exists():
+        warnings.warn(f"{failure}; going on with that of {run.describe(first)}", stacklevel=4)
     return found[first]
 
 
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise error("io", f"there is no checkpoint in {path.parent}: it has no {path.name}") from None
-    except OSError as cause:
-        raise error("io", f"{path} is no checkpoint: {cause}") from cause
-
-
-def _parsed(content: bytes, path: str) -> Latest:
+def _parsed(content: str, path: str) -> Latest:
     """path: where it is from, for the Error("io") if it is no latest.json that this version reads."""
     try:
         latest = json.loads(content)

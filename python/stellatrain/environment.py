@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any
 
 from stellatrain.errors import error
@@ -32,6 +33,7 @@ class Membership:
     peer_timeout: float = 10.0  # seconds of silence after which a member is lost
 
 
+_KINDS = {str: "text", int: "a whole number", float: "a number"}
 # What each number may be. NaN is never it.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "world_size": (lambda value: value <= 65_536, "at most 65536"),
@@ -70,8 +72,7 @@ def _number(kind: type, name: str, text: str) -> Any:
     try:
         return kind(text)
     except ValueError:
-        what = "a whole number" if kind is int else "a number"
-        raise error("configuration", f"{name} is '{text}'; it must be {what}") from None
+        raise error("configuration", f"{name} is '{text}'; it must be {_KINDS[kind]}") from None
 
 
 def _checked(name: str, value: Any, code: str, shown: str) -> Any:
@@ -128,5 +129,7 @@ def tuned(name: str, kind: type, argument: Any, env: Mapping[str, str] = os.envi
     variable = f"STELLA_{name.upper()}"
     text = env.get(variable)
     if not text:
+        if not isinstance(argument, {str: str, int: Integral, float: Real}[kind]):
+            raise error("invalid_argument", f"{name} is {argument!r}; it must be {_KINDS[kind]}")
         return _checked(name, argument, "invalid_argument", f"{name} is {argument}")
     return _checked(name, _number(kind, variable, text), "configuration", f"{variable} is '{text}'")

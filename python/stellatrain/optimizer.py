@@ -35,7 +35,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
         self._kind = kind_of(optimizer)
         self._origin = optimizer  # schedulers made before distribute() look at it
         self._engine: _core.Engine | None = None
-        self._over = "the run is over: finish() was called, or it failed"
+        self._over: str | None = None  # why nothing can be trained any more
         super().__init__(optimizer.param_groups, optimizer.defaults)
         self._bridges = bridges
         self._known = {bridge.parameter for bridge in bridges}
@@ -64,7 +64,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
         skip = samples == 0 or (found_inf is not None and bool(found_inf))
         gradients = [] if skip else self._gradients()
         try:
-            self.engine.step(
+            self._connected().step(
                 gradients,
                 self._addresses(),
                 self._settings(),
@@ -79,10 +79,16 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
     @property
     def engine(self) -> _core.Engine:
-        """The engine behind this optimizer."""
+        """The engine behind this optimizer, there until close()."""
         if self._engine is None:
             raise error("cancelled", self._over)
         return self._engine
+
+    def _connected(self) -> _core.Engine:
+        """The engine, for what needs the other members."""
+        if self._over is not None:
+            raise error("cancelled", self._over)
+        return self.engine
 
     @property
     def bridges(self) -> list[ParameterBridge]:
@@ -101,7 +107,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
     def drain(self, level: _core.Level) -> None:
         """Contributes nothing, until all members have come to `level`; takes the others' updates."""
-        self.engine.drain(level, self._addresses(), self._settings())
+        self._connected().drain(level, self._addresses(), self._settings())
         self._weights_written()
 
     def stats(self) -> dict[str, float]:
@@ -120,7 +126,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
     def set_density(self, density: float) -> None:
         """From now on this member sends so large a share of the parameters; members may differ."""
-        self.engine.set_density(density)
+        self._connected().set_density(density)
 
     def parameters_written(self) -> None:
         """Somebody else than the engine wrote the parameters: looks at them anew."""
@@ -131,7 +137,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
         Collective; parameters_written() comes before.
         """
-        self.engine.state_loaded(iteration, self._addresses())
+        self._connected().state_loaded(iteration, self._addresses())
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, with the engine's moments in it: copies. Waits for what is under way."""
@@ -142,6 +148,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's. Every member must load the same state at the same iteration."""
+        self._connected()
         super().load_state_dict(state_dict)
         # Not what torch made of the state: it casts moments and step counts to the parameters' type.
         self.state.clear()
@@ -165,8 +172,12 @@ class DistributedOptimizer(torch.optim.Optimizer):
             )
         super().add_param_group(param_group)
 
+    def end(self, why: str) -> None:
+        """From now on whatever needs the other members raises Error("cancelled") with this sentence."""
+        self._over = why
+
     def close(self) -> None:
-        """Gives the engine up; every later call that needs it raises Error("cancelled")."""
+        """Gives the engine up, after end(); every later call that needs it raises Error("cancelled")."""
         self._engine = None
 
     def forget(self) -> None:

@@ -63,9 +63,9 @@ def save(directory: str | Path, extra: dict[str, Any] | None = None) -> None:
     default_run().save(directory, extra)
 
 
-def load(directory: str | Path) -> dict[str, Any]:
+def load(directory: str | Path, missing_ok: bool = False) -> dict[str, Any] | None:
     """See Run.load."""
-    return default_run().load(directory)
+    return default_run().load(directory, missing_ok)
 
 
 def finish() -> None:
@@ -74,7 +74,5 @@ def finish() -> None:
 
 
 def _close_at_exit(run: Run) -> None:
-    if run._session is None:  # also in a process that this one forked
-        return
     failure = getattr(sys, "last_value", None)  # what ended the script, if something did
     run.close("its script ended without finish()" if failure is None else sentence_of(failure))

@@ -29,7 +29,7 @@ class Run:
         self.optimizer: DistributedOptimizer | None = None
         self._loaders: list[weakref.ref[Any]] = []
         self._epochs_to_come: list[int] = []
-        self._over = "the run is over: finish() was called, or it failed"
+        self._over = ""  # why there is no session
         self._session: _core.Session | None = _core.Session(_session_options(self.who))
         forks.forget_in_child(self)
         try:
@@ -127,11 +127,14 @@ class Run:
 
     def save(self, directory: str | Path, extra: dict[str, Any] | None = None) -> None:
         """Writes a checkpoint that load() resumes exactly. Collective. See stellatrain.checkpoint."""
-        checkpoint.save(self, Path(directory), extra)
+        checkpoint.save(self, Path(directory).absolute(), extra)
 
-    def load(self, directory: str | Path) -> dict[str, Any]:
-        """Continues from the last checkpoint in `directory`; returns this member's `extra`. Collective."""
-        return checkpoint.load(self, Path(directory))
+    def load(self, directory: str | Path, missing_ok: bool = False) -> dict[str, Any] | None:
+        """Continues from the last checkpoint in `directory`; returns this member's `extra`. Collective.
+
+        missing_ok: return None, with nothing changed, if no member has a checkpoint there.
+        """
+        return checkpoint.load(self, Path(directory).absolute(), missing_ok)
 
     def add_loader(self, loader: Any) -> None:
         """`loader` deals out training data: from now on checkpoints hold its `epoch`."""
@@ -155,20 +158,30 @@ class Run:
         return [loader for known in self._loaders if (loader := known()) is not None]
 
     def finish(self) -> None:
-        """Applies the last updates; all members end with equal weights and buffers. Collective, once."""
+        """Applies the last updates; all members end with equal weights and buffers. Collective, once.
+
+        What the optimizer knows can still be asked: state_dict(), stats(), iteration, digest().
+        """
         if self.optimizer is not None:
             self.optimizer.drain(_core.Level.finished)
             buffers.assign(self.model, buffers.averaged(self.session, self.model))
         self.session.leave()
-        self.close()
+        self._end("the run is over: finish() was called")
 
     def close(self, reason: str | None = None) -> None:
         """Ends this member's part. Without finish() before, the others end with an error that names it."""
-        session, self._session = self._session, None
-        if session is not None and reason is not None:
-            session.abort(reason)  # before the engine goes, which knows no reason
+        if self._session is not None and reason is not None:
+            self._session.abort(reason)  # before the engine goes, which knows no reason
+        self._end(f"the run is over: it was closed{'' if reason is None else f' ({reason})'}")
         if self.optimizer is not None:
             self.optimizer.close()
+
+    def _end(self, why: str) -> None:
+        if self._session is None:
+            return
+        self._session, self._over = None, why
+        if self.optimizer is not None:
+            self.optimizer.end(why)
 
     def forget(self) -> None:
         """This process was forked from the member: what it holds is the parent's. Tells nobody."""
@@ -231,6 +244,12 @@ def _parameters(
         spec.group = group_of[parameter]
         bridges.append(ParameterBridge(name, parameter))
         specs.append(spec)
+    if names.keys().isdisjoint(group_of):
+        raise error(
+            "invalid_argument",
+            "the optimizer holds no parameter of the model: it was made for another one, or the model was "
+            "replaced after that (moved, compiled, copied); make it from model.parameters()",
+        )
     if not bridges:
         raise error(
             "invalid_argument",

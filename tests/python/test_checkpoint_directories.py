@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from checkpointing import described, file_of, normed, started
 from conftest import outcomes_of_members, run_members
 from training import mlp, plain_loop
@@ -200,3 +201,50 @@ def test_two_that_differ_though_of_one_save_are_an_error_on_all(tmp_path: Path) 
         assert failure.code == "io"
         assert "latest.json is damaged" in str(failure)
         assert "are of the same checkpoint" in str(failure)
+
+
+def load_or_begin(run: Run, net: torch.nn.Module, directory: Path) -> tuple[object, int]:
+    """What load() returned, and the iteration after two more steps."""
+    optimizer, batches = started(run, net)
+    extra = run.load(directory, missing_ok=True)
+    plain_loop(net, optimizer, batches[:2])
+    iteration = optimizer.iteration
+    run.finish()
+    return extra, iteration
+
+
+def test_a_run_begins_where_no_member_has_a_checkpoint_and_goes_on_where_one_has(tmp_path: Path) -> None:
+    def members() -> list[tuple[object, int]]:
+        nets = [normed(), normed()]
+        return run_members(2, lambda run: load_or_begin(run, nets[run.rank], directories[run.rank]))
+
+    directories = [tmp_path / "0", tmp_path / "1"]
+    assert members() == [(None, 2), (None, 2)]
+    save_after(3, directories)
+    (directories[1] / "latest.json").unlink()
+    assert members() == [({}, 5), ({}, 5)]
+
+
+def test_one_that_must_be_there_and_is_not_is_an_error_on_all(tmp_path: Path) -> None:
+    """Also on a member that does not mind."""
+
+    def member(run: Run) -> None:
+        started(run, nets[run.rank])
+        run.load(tmp_path / str(run.rank), missing_ok=run.rank == 0)
+
+    nets = [normed(), normed()]
+    for rank, failure in enumerate(outcomes_of_members(2, member)):
+        assert isinstance(failure, Error)
+        assert failure.code == "io"
+        assert f"load: member {rank} (" in str(failure)
+        assert f"there is no checkpoint in {tmp_path}/{rank}" in str(failure)
+
+
+def test_a_damaged_latest_json_on_one_member_is_a_warning_and_that_of_another_counts(tmp_path: Path) -> None:
+    directories = [tmp_path / "0", tmp_path / "1"]
+    digest = save_after(3, directories)
+    (directories[1] / "latest.json").write_text("{")
+    with pytest.warns(
+        UserWarning, match=r"1/latest\.json is no checkpoint: .*; going on with that of member 0"
+    ):
+        assert loaded_from(directories) == [(3, digest)] * 2

@@ -64,26 +64,26 @@ def test_a_save_that_is_killed_between_two_files_leaves_the_last_checkpoint(
     assert expected[:2] == ({}, BEFORE)
 
 
-def test_a_save_that_fails_leaves_nothing_in_the_directory(
+def test_a_save_that_fails_on_one_member_leaves_nothing_of_any_in_the_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So a full disk has the room again that the half checkpoint took."""
+    fsync = os.fsync
+
+    def full(descriptor: int) -> None:
+        if "consensus-0-" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
 
     def member(run: Run):
-        started(run, net)
-        synced = iter(range(10))
-
-        def full(_: int) -> None:
-            if next(synced) == 4:  # two for each file: here the third fails
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        monkeypatch.setattr(os, "fsync", full)
+        started(run, nets[run.rank])
         run.save(tmp_path)
 
-    net = normed()
-    (failure,) = outcomes_of_members(1, member)
-    assert isinstance(failure, Error)
-    assert "consensus-0-" in str(failure)
+    monkeypatch.setattr(os, "fsync", full)
+    nets = [mlp(), mlp()]
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert "consensus-0-" in str(failure)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -190,6 +190,7 @@ def test_a_parameter_that_torch_holds_otherwise_on_one_member_is_told_at_the_sav
         assert isinstance(failure, Error)
         assert failure.code == "mismatch"
         assert "hold different values for model-0-" in str(failure)
+    assert [list((tmp_path / str(rank)).iterdir()) for rank in (0, 1)] == [[], []]
 
 
 def test_frozen_parameters_come_back(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -296,18 +297,52 @@ def test_two_runs_in_one_process_train_two_models() -> None:
     assert not torch.equal(flat(second), flat(mlp()))
 
 
-def test_after_finish_the_optimizer_says_that_the_run_is_over() -> None:
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda run, optimizer: optimizer.step(),
+        lambda run, optimizer: optimizer.set_density(0.5),
+        lambda run, optimizer: optimizer.load_state_dict(optimizer.state_dict()),
+        lambda run, optimizer: run.finish(),
+    ],
+    ids=["step", "set_density", "load_state_dict", "finish"],
+)
+def test_after_finish_what_needs_the_others_says_that_the_run_is_over(call: Callable) -> None:
     def member(run: Run):
         net = mlp()
         optimizer = distributed(run, net, adamw(net))
         run.finish()
-        loss_of(net, vectors(1, 4)[0]).backward()
-        optimizer.step()
+        call(run, optimizer)
 
     (failure,) = outcomes_of_members(1, member)
     assert isinstance(failure, Error)
     assert failure.code == "cancelled"
-    assert "the run is over" in str(failure)
+    assert "the run is over: finish() was called" in str(failure)
+
+
+def test_after_finish_the_optimizer_still_tells_what_it_knows() -> None:
+    """state_dict() then belongs to what model.state_dict() holds."""
+
+    def member(run: Run):
+        net = nets[run.rank]
+        optimizer = run.distribute(net, adamw(net), **SPARSE)[1]
+        plain_loop(net, optimizer, vectors(4, 4))
+        run.finish()
+        assert optimizer.stats()["bytes_sent"] > 0
+        state = optimizer.state_dict()["state"]
+        return optimizer.iteration, optimizer.digest(), [state[i]["exp_avg"].tolist() for i in sorted(state)]
+
+    nets = [mlp(), mlp()]
+    first, second = run_members(2, member)
+    assert first == second
+    assert first[0] >= 4
+
+
+def test_an_optimizer_of_another_model_is_refused() -> None:
+    (failure,) = outcomes_of_members(1, lambda run: run.distribute(mlp(), adamw(mlp())))
+    assert isinstance(failure, Error)
+    assert failure.code == "invalid_argument"
+    assert "holds no parameter of the model" in str(failure)
 
 
 def test_the_functions_of_the_module_train_alone_without_any_environment() -> None:
