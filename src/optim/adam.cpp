@@ -48,7 +48,7 @@ void SparseAdam::count_and_correct(const SparseGradient& gradient, const GroupSe
   step_size_.clear();
   root_of_bias2_.clear();
   for (const BlockId block : gradient.blocks) {
-    const std::uint32_t t = ++steps()[block];
+    const std::uint32_t t = count(block);
     step_size_.push_back(static_cast<float>(settings.lr / corrections_.bias1(t)));
     root_of_bias2_.push_back(corrections_.root_of_bias2(t));
   }

@@ -9,9 +9,13 @@ namespace stella {
 
 // Powers of the betas by repeated double multiplication, never pow, whose last bits differ between C
 // libraries. Kept in tables that grow with the steps asked for, and stop where the correction is 1 from then
-// on: after about 350 steps for beta 0.9, 17,000 for beta 0.999.
+// on: after about 350 steps for beta 0.9, 17,000 for beta 0.999. A step can come from a file, and a beta so
+// close to 1 that this takes for ever from a script: no table is longer than kLongestTable, and later powers
+// are by squaring.
 class BiasCorrections {
  public:
+  static constexpr std::size_t kLongestTable = std::size_t{1} << 20;
+
   BiasCorrections(double beta1, double beta2) : beta1_(beta1), beta2_(beta2) {}
 
   double beta1() const { return beta1_; }

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <span>
 #include <string>
@@ -54,11 +55,17 @@ class SparseOptimizer {
   virtual bool allocate(std::string_view name) = 0;
 
   // For each block the steps in its state, live: Adam counts every step, SGD those with momentum. It belongs
-  // to the state: save and restore both.
+  // to the state: save and restore both. A count that has come to 2^32 - 1 stays there.
   std::span<std::uint32_t> steps() { return steps_; }
 
  protected:
   std::size_t total_blocks() const { return steps_.size(); }
+  // One more step of that block; returns its count.
+  std::uint32_t count(BlockId block) {
+    std::uint32_t& steps = steps_[block];
+    if (steps != std::numeric_limits<std::uint32_t>::max()) ++steps;
+    return steps;
+  }
 
  private:
   AlignedArray<std::uint32_t> steps_;

@@ -41,7 +41,7 @@ void SparseSgd::step(const SparseGradient& gradient, const GroupSettings& settin
   take_.clear();
   if (with_momentum) {
     const auto later = static_cast<float>(1 - settings.dampening);
-    for (const BlockId block : gradient.blocks) take_.push_back(steps()[block]++ == 0 ? 1.0f : later);
+    for (const BlockId block : gradient.blocks) take_.push_back(count(block) == 1 ? 1.0f : later);
   }
   const SgdStep step{.lr = static_cast<float>(settings.lr),
                      .momentum = static_cast<float>(settings.momentum),

@@ -1,6 +1,7 @@
 #include "optim/adam.hpp"
 
 #include <cmath>
+#include <limits>
 
 #include "optim/sparse_gradients.hpp"
 
@@ -22,6 +23,22 @@ TEST(Adam, EveryBlockIsCorrectedForItsOwnNumberOfSteps) {
   EXPECT_NEAR(weights[kBlock], -0.125f, 1e-6f);
   EXPECT_EQ(optimizer.steps()[0], 100u);
   EXPECT_EQ(optimizer.steps()[1], 1u);
+}
+
+TEST(Adam, ACountThatCanGrowNoMoreStaysAndTheStepsGoOn) {
+  const GroupSettings settings{.kind = OptimizerKind::adam, .lr = 0.125, .eps = 0};
+  SparseAdam optimizer(settings, 2);
+  std::vector<float> weights(2 * kBlock);
+  // Moments of a constant gradient, as after that many steps of it.
+  for (const StateTensor& moment : optimizer.state()) std::ranges::fill(moment.values, 1.0f);
+  const std::uint32_t last = std::numeric_limits<std::uint32_t>::max();
+  optimizer.steps()[0] = last - 1;
+  optimizer.steps()[1] = 4'000'000'000;
+  for (int t = 0; t < 3; ++t)
+    optimizer.step(sparse({0, 1}, std::vector<float>(2 * kBlock, 1.0f)), settings, weights);
+  EXPECT_EQ(optimizer.steps()[0], last);
+  EXPECT_EQ(optimizer.steps()[1], 4'000'000'003);
+  for (const float weight : weights) EXPECT_NEAR(weight, -0.375f, 1e-6f);
 }
 
 TEST(Adam, ChangedBetasAreFollowed) {

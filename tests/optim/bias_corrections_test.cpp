@@ -30,6 +30,19 @@ TEST(BiasCorrections, TheTablesStopWhereTheCorrectionIsOne) {
   EXPECT_LT(corrections.size(), 20000u);
 }
 
+TEST(BiasCorrections, ABetaNextToOneTakesNoMoreMemoryHoweverLateTheStep) {
+  const std::uint32_t longest = BiasCorrections::kLongestTable;
+  for (const double beta : {1 - 1e-6, 1 - 1e-9, std::nextafter(1.0, 0.0)}) {
+    BiasCorrections corrections(beta, beta);
+    for (std::uint32_t t : {longest - 1, longest, longest + 1, std::numeric_limits<std::uint32_t>::max()}) {
+      const double exact = -std::expm1(t * std::log(beta));
+      EXPECT_NEAR(corrections.bias1(t), exact, 1e-6 * exact) << beta << " at " << t;
+      EXPECT_NEAR(corrections.root_of_bias2(t), std::sqrt(exact), 1e-6 * std::sqrt(exact));
+    }
+    EXPECT_LE(corrections.size(), 2 * BiasCorrections::kLongestTable);
+  }
+}
+
 TEST(BiasCorrections, ABetaOfZeroNeedsNoCorrection) {
   BiasCorrections corrections(0, 0);
   EXPECT_EQ(corrections.bias1(1), 1);

@@ -1,5 +1,7 @@
 #include "optim/sgd.hpp"
 
+#include <limits>
+
 #include "optim/sparse_gradients.hpp"
 
 namespace stella {
@@ -21,6 +23,17 @@ TEST(Sgd, TheFirstTouchOfABlockTakesTheWholeGradientIntoItsMomentumLaterOnesAreD
   EXPECT_EQ(optimizer.state()[0].values[kBlock], 1);
   EXPECT_EQ(weights[0], -1.75);
   EXPECT_EQ(weights[kBlock], -1);
+}
+
+TEST(Sgd, ACountThatCanGrowNoMoreStaysAndLaterGradientsAreDampenedStill) {
+  const GroupSettings settings{.lr = 1, .momentum = 0.5, .dampening = 0.75};
+  SparseSgd optimizer(settings, 1);
+  std::vector<float> weights(kBlock);
+  const std::uint32_t last = std::numeric_limits<std::uint32_t>::max();
+  optimizer.steps()[0] = last;
+  for (int t = 0; t < 2; ++t) optimizer.step(sparse({0}, ones()), settings, weights);
+  EXPECT_EQ(optimizer.steps()[0], last);
+  EXPECT_EQ(optimizer.state()[0].values[0], 0.375);  // 0.25 * 1, then 0.5 * 0.25 + 0.25 * 1
 }
 
 TEST(Sgd, MomentumSwitchedOnLaterStartsThenAsInTorch) {
