@@ -43,6 +43,7 @@ std::vector<stella::Bytes> stella::fuzz::examples() {
   const Hello hello{.world_size = 4,
                     .rank = 2,
                     .port = 4242,
+                    .peer_timeout = std::chrono::seconds(10),
                     .name = "c1m0",
                     .cluster = "c1",
                     .hostname = "gpu7",

@@ -30,7 +30,7 @@ struct SessionOptions {
   std::string secret_file;  // the run secret (stella secret new); needed when world_size > 1,
   std::string secret;       // here or as text
   double join_timeout_seconds = 120;
-  double peer_timeout_seconds = 10;  // a member from which nothing arrives for so long is lost
+  double peer_timeout_seconds = 10;  // of silence, after which a member is lost; members may differ
   // Called about every 100 ms on the caller's thread while a call waits for other members, the engine's calls
   // included. What it throws ends the wait, and with it this member's part in the run. For Ctrl-C.
   std::function<void()> while_waiting;

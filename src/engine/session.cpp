@@ -44,7 +44,6 @@ GroupOptions group_options(const SessionOptions& options) {
   group.secret = secret_of(options);
   group.join_timeout = milliseconds(options.join_timeout_seconds, "the join timeout");
   group.peer_timeout = milliseconds(options.peer_timeout_seconds, "the peer timeout");
-  group.heartbeat = std::min(group.heartbeat, group.peer_timeout / 4);
   return group;
 }
 

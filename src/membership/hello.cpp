@@ -1,6 +1,7 @@
 #include "membership/hello.hpp"
 
 #include <algorithm>
+#include <limits>
 
 #include "base/text.hpp"
 #include "stella/error.hpp"
@@ -9,6 +10,20 @@ namespace stella {
 namespace {
 
 constexpr std::string_view kMagic = "STELLA";
+
+std::uint32_t whole_milliseconds(std::chrono::milliseconds timeout) {
+  constexpr std::int64_t most = std::numeric_limits<std::uint32_t>::max();
+  return static_cast<std::uint32_t>(std::clamp<std::int64_t>(timeout.count(), 0, most));
+}
+
+std::chrono::milliseconds read_peer_timeout(ByteReader& reader, const std::string& sender) {
+  const std::chrono::milliseconds timeout(reader.get<std::uint32_t>());
+  if (timeout < kLeastPeerTimeout) {
+    throw Error(ErrorCode::protocol, sender + " announces a peer timeout of " + to_text(timeout) +
+                                         "; it must be at least " + to_text(kLeastPeerTimeout));
+  }
+  return timeout;
+}
 
 }  // namespace
 
@@ -20,6 +35,7 @@ Bytes encode(const Hello& hello) {
   writer.put(hello.world_size);
   writer.put(hello.rank);
   writer.put(hello.port);
+  writer.put(whole_milliseconds(hello.peer_timeout));
   writer.put_string(valid_utf8(hello.name, kMaxName));
   writer.put_string(valid_utf8(hello.cluster, kMaxName));
   writer.put_string(valid_utf8(hello.hostname, kMaxHost));
@@ -44,6 +60,7 @@ Hello decode_hello(std::span<const std::byte> bytes, const std::string& sender) 
   hello.world_size = reader.get<std::uint32_t>();
   hello.rank = reader.get<std::uint32_t>();
   hello.port = reader.get<std::uint16_t>();
+  hello.peer_timeout = read_peer_timeout(reader, sender);
   hello.name = valid_utf8(reader.get_string(kMaxName), kMaxName);
   hello.cluster = valid_utf8(reader.get_string(kMaxName), kMaxName);
   hello.hostname = valid_utf8(reader.get_string(kMaxHost), kMaxHost);

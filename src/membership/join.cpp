@@ -20,6 +20,7 @@ constexpr auto kAttemptTimeout = 10s;  // to resolve, connect and shake hands on
 constexpr auto kFirstPause = 50ms;     // between attempts; doubles
 constexpr auto kLongestPause = 1s;
 constexpr int kRefusalsToBelieve = 3;
+constexpr std::chrono::milliseconds kHeartbeat = 1s;  // at the latest
 
 }  // namespace
 
@@ -240,6 +241,7 @@ Hello Mesh::own_hello() const {
   return {.world_size = options_.world_size,
           .rank = options_.rank,
           .port = port_,
+          .peer_timeout = options_.peer_timeout,
           .name = own.name,
           .cluster = own.cluster,
           .hostname = own.hostname,
@@ -253,7 +255,8 @@ void Mesh::add_peer(const Hello& hello, std::string address, TlsStream stream, b
   MemberInfo& member = members_[hello.rank];
   if (!member.address.empty()) address = member.address;
   member = {hello.rank, hello.name, hello.cluster, hello.hostname, std::move(address)};
-  const ConnectionOptions options{.peer_timeout = options_.peer_timeout, .heartbeat = options_.heartbeat};
+  const ConnectionOptions options{.peer_timeout = options_.peer_timeout,
+                                  .heartbeat = std::min(kHeartbeat, hello.peer_timeout / 4)};
   auto connection = std::make_shared<Connection>(std::move(stream), describe(hello.rank), options);
   if (answer) connection->send(FrameType::hello, std::make_shared<const Bytes>(encode(own_hello())));
   peers_[hello.rank].connection = connection;

@@ -6,6 +6,7 @@
 #include <asio/post.hpp>
 #include <asio/use_awaitable.hpp>
 
+#include "base/text.hpp"
 #include "membership/farewell.hpp"
 
 namespace stella {
@@ -25,10 +26,8 @@ GroupOptions checked(GroupOptions options) {
   check(options.rank < options.world_size, "rank " + std::to_string(options.rank) +
                                                " does not exist in a world of " +
                                                std::to_string(options.world_size));
-  check(options.heartbeat.count() > 0 && options.heartbeat * 2 <= options.peer_timeout,
-        "the peer timeout (" + std::to_string(options.peer_timeout.count()) +
-            " ms) must be at least twice the heartbeat (" + std::to_string(options.heartbeat.count()) +
-            " ms)");
+  check(options.peer_timeout >= kLeastPeerTimeout, "the peer timeout is " + to_text(options.peer_timeout) +
+                                                       "; it must be at least " + to_text(kLeastPeerTimeout));
   if (options.world_size > 1 && !options.secret) {
     throw Error(
         ErrorCode::configuration,

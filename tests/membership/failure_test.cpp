@@ -48,6 +48,22 @@ TEST(Failure, AFrozenMemberIsNamedByEverySurvivorWithinTheTimeout) {
   EXPECT_NAMES(own, "sent nothing for");
 }
 
+TEST(Failure, MembersThatGiveOneAnotherUpAtDifferentTimesStayConnectedWhileTheyAreIdle) {
+  Members members;
+  const std::chrono::milliseconds timeouts[] = {500ms, 10s, 60s};
+  for (Rank rank = 0; rank < 3; ++rank) {
+    GroupOptions options = quick_options(rank, 3);
+    options.peer_timeout = timeouts[rank];
+    members.push_back(std::make_unique<Member>(std::move(options)));
+  }
+  const auto addresses = listen_all(members);
+  for (auto& done : on_all(members, [&](Member& member) { return member.group().join(addresses); }))
+    done.get();
+  std::this_thread::sleep_for(5 * timeouts[0]);
+  for (auto& done : on_all(members, [](Member& member) { return member.group().barrier("still here"); }))
+    done.get();
+}
+
 TEST(Failure, ThePendingAndLaterCallsOfSurvivorsThrowIt) {
   Members members = joined_members(3);
   Bytes data(10);
@@ -194,6 +210,25 @@ TEST(Hostile, AnAddressThatIsNoneIsRefusedAndItsMemberTold) {
   }
   FakeMember honest(1, 2);
   honest.connect(address);
+  joining.get();
+}
+
+TEST(Hostile, APeerTimeoutOfNothingIsRefusedAndItsMemberTold) {
+  Member member(quick_options(0, 2));
+  const std::string address = member.listen();
+  auto joining = member.net().start(member.group().join_through(""));
+  FakeMember hasty(1, 2);
+  hasty.announce(0ms);
+  hasty.dial(address);
+  hasty.say_hello();
+  const Frame answer = hasty.next_frame();
+  ASSERT_EQ(answer.type, FrameType::abort);
+  const Error error = decode_farewell(answer.body, "member 0");
+  EXPECT_EQ(error.code(), ErrorCode::protocol);
+  EXPECT_NAMES(error, "announces a peer timeout of 0 s; it must be at least 0.010 s");
+  FakeMember patient(1, 2);
+  patient.announce(std::chrono::hours(24 * 365));
+  patient.connect(address);
   joining.get();
 }
 

@@ -27,6 +27,7 @@ class FakeMember {
     hello_.host = std::move(host);
     hello_.port = port;
   }
+  void announce(std::chrono::milliseconds peer_timeout) { hello_.peer_timeout = peer_timeout; }
   // Shows the secret, and says nothing yet.
   void dial(const std::string& address) { net_.run(reach(this, address)); }
   // Joins the member that listens there.

@@ -14,6 +14,7 @@ Hello example() {
   return {.world_size = 4,
           .rank = 2,
           .port = 4242,
+          .peer_timeout = 10s,
           .name = "c1m0",
           .cluster = "c1",
           .hostname = "gpu7",
@@ -36,6 +37,7 @@ TEST(HelloFormat, GoldenBytesOfTheExampleInWireMd) {
       "04000000"      // world size
       "02000000"      // rank
       "9210"          // port 4242
+      "10270000"      // peer timeout 10000 ms
       "0400000063316d30"
       "020000006331"
       "0400000067707537"
@@ -67,6 +69,25 @@ TEST(HelloFormat, AnotherProtocolVersionIsAMismatchThatNamesBoth) {
   EXPECT_NAMES(error, "version 1");
 }
 
+TEST(HelloFormat, APeerTimeoutThatNobodyCouldServeIsAProtocolError) {
+  Hello hello = example();
+  for (const auto timeout : {-1ms, 0ms, 1ms, 9ms}) {
+    hello.peer_timeout = timeout;
+    const Error error = error_of([&] { decode_hello(encode(hello), "member 3"); });
+    EXPECT_EQ(error.code(), ErrorCode::protocol) << timeout.count();
+    EXPECT_NAMES(error, "member 3");
+    EXPECT_NAMES(error, "at least 0.010 s");
+  }
+  hello.peer_timeout = kLeastPeerTimeout;
+  EXPECT_EQ(decode_hello(encode(hello), "test"), hello);
+}
+
+TEST(HelloFormat, APeerTimeoutBeyondItsFieldIsTheLargestThatFits) {
+  Hello hello = example();
+  hello.peer_timeout = std::chrono::hours(24 * 365);
+  EXPECT_EQ(decode_hello(encode(hello), "test").peer_timeout, std::chrono::milliseconds(0xffff'ffff));
+}
+
 TEST(HelloFormat, LongNamesAreCutSoThatTheFrameFits) {
   Hello hello = example();
   hello.name = hello.cluster = hello.hostname = hello.host = hello.software = std::string(100'000, 'x');
@@ -83,7 +104,7 @@ TEST(HelloFormat, NamesAreCutBetweenCharactersAndWhatIsNoUtf8IsReplaced) {
   EXPECT_EQ(there.name, std::string(63, 'x'));
   EXPECT_EQ(there.cluster, "c\xef\xbf\xbd");
   Bytes bytes = encode(example());
-  bytes[22] = std::byte{0xff};  // of "c1m0": whoever writes that is none of ours
+  bytes[26] = std::byte{0xff};  // of "c1m0": whoever writes that is none of ours
   EXPECT_EQ(decode_hello(bytes, "test").name,
             "\xef\xbf\xbd"
             "1m0");

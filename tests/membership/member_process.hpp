@@ -26,7 +26,6 @@ inline GroupOptions quick_options(Rank rank, std::uint32_t world_size) {
   options.secret = test_secret();
   options.join_timeout = 10s;
   options.peer_timeout = 3s;
-  options.heartbeat = 200ms;
   options.collective_timeout = 10s;
   return options;
 }
