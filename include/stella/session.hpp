@@ -57,7 +57,8 @@ class Session {
   std::uint16_t listen();
   // Connects to all members; addresses[i] is host:port of rank i, this member's own included.
   void join(const std::vector<std::string>& addresses);
-  // Connects to all members, found through rank 0, which listens at `coordinator` (host:port).
+  // Connects to all members, found through rank 0, which listens at `coordinator` (host:port). Rank 0 itself
+  // need not know it; if it does, it calls itself by that address, as the others do.
   void join_through(const std::string& coordinator);
 
   const std::vector<Member>& members() const;

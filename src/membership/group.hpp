@@ -70,7 +70,8 @@ class Group {
   // Error(timeout) that names the missing members, Error(unauthenticated) for another run secret, or
   // Error(mismatch). After a throw only close() may follow. Call listen() before.
   asio::awaitable<void> join(std::vector<std::string> addresses);
-  // The same with one address only: where member 0 listens. Member 0 itself ignores it.
+  // The same with one address only: where member 0 listens. Member 0 itself only calls itself by it, as the
+  // others do; there it may be empty.
   asio::awaitable<void> join_through(std::string coordinator);
 
   Rank rank() const;

@@ -55,8 +55,8 @@ asio::awaitable<void> Mesh::join(std::vector<std::string> addresses) {
 asio::awaitable<void> Mesh::join_through(std::string coordinator) {
   const auto deadline = Clock::now() + options_.join_timeout;
   const Deadline hint = say_who_is_awaited();
+  if (!coordinator.empty()) members_[0].address = coordinator;  // as all others call it
   if (options_.rank > 0) {
-    members_[0].address = coordinator;
     const Address address = parse_address(coordinator);
     const Deadline limit(io_.get_executor(), deadline, [this] { fail(not_complete()); });
     joining_.spawn(dial(0));

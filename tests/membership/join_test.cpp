@@ -59,7 +59,14 @@ TEST(Join, AMemberWithoutAHostIsFoundByWhereItsConnectionComesFrom) {
        on_all(members, [&](Member& member) { return member.group().join_through(addresses[0]); })) {
     done.get();
   }
-  EXPECT_EQ(members[2]->group().members()[1].address, addresses[1]);
+  for (auto& member : members) {
+    for (Rank rank = 0; rank < 3; ++rank) {
+      EXPECT_EQ(member->group().members()[rank].address, addresses[rank])
+          << "as " << member->rank() << " says";
+      EXPECT_EQ(member->group().describe(rank), "member " + std::to_string(rank) + " (c0m" +
+                                                    std::to_string(rank) + ", " + addresses[rank] + ")");
+    }
+  }
 }
 
 TEST(Join, AMemberThatNeverComesIsNamedWithTheTimeAndWhatToCheck) {
