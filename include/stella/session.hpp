@@ -23,14 +23,14 @@ namespace stella {
 struct SessionOptions {
   std::uint32_t rank = 0;
   std::uint32_t world_size = 1;
-  std::string name;         // of this member in messages; default "member <rank>"
-  std::string cluster;      // members of one cluster share fast links
-  std::string host;         // address to announce; default: the one that the others see
-  std::uint16_t port = 0;   // the one port to listen on; 0: any free one
-  std::string secret_file;  // the run secret (stella secret new); needed when world_size > 1,
-  std::string secret;       // here or as text
-  double join_timeout_seconds = 120;
-  double peer_timeout_seconds = 10;  // of silence, after which a member is lost; members may differ
+  std::string name;                   // of this member in messages; default "member <rank>"
+  std::string cluster;                // members of one cluster share fast links
+  std::string host;                   // address to announce; default: the one that the others see
+  std::uint16_t port = 0;             // the one port to listen on; 0: any free one
+  std::string secret_file;            // the run secret (stella secret new); needed when world_size > 1,
+  std::string secret;                 // here or as text
+  double join_timeout_seconds = 120;  // from listen() until every member must be connected
+  double peer_timeout_seconds = 10;   // of silence, after which a member is lost; members may differ
   // Called about every 100 ms on the caller's thread while a call waits for other members, the engine's calls
   // included. What it throws ends the wait, and with it this member's part in the run. For Ctrl-C.
   std::function<void()> while_waiting;

@@ -13,6 +13,10 @@ from stellatrain import _core
 from stellatrain.environment import Membership
 from stellatrain.errors import error
 
+# Seconds between two looks at the store: its own waits know no Ctrl-C, and log a stack for each in vain.
+_PAUSE = 0.1
+_ATTEMPT = 5.0  # seconds to reach whoever has it
+
 
 def join(session: _core.Session, who: Membership) -> None:
     """Connects to all members: through member 0 at STELLA_COORDINATOR, or through torch's store.
@@ -22,12 +26,13 @@ def join(session: _core.Session, who: Membership) -> None:
     if who.world_size == 1:
         session.join([""])
         return
+    deadline = time.monotonic() + who.join_timeout  # the session's own starts here too
     port = session.listen()
     if who.coordinator:
         session.join_through(who.coordinator)
     elif os.environ.get("MASTER_ADDR"):
         # The store must outlive the join: member 0 may host it, and everybody reads it.
-        addresses, _store = _exchange_addresses(who, port)
+        addresses, _store = _exchange_addresses(who, port, deadline)
         session.join(addresses)
     else:
         raise error(
@@ -37,13 +42,14 @@ def join(session: _core.Session, who: Membership) -> None:
         )
 
 
-def _exchange_addresses(who: Membership, port: int) -> tuple[list[str], torch.distributed.TCPStore]:
+def _exchange_addresses(
+    who: Membership, port: int, deadline: float
+) -> tuple[list[str], torch.distributed.TCPStore]:
     """Publishes this member's address in torch's store and reads everybody's, by rank.
 
     The store carries addresses only; whoever listens there still has to prove the run secret.
     """
-    deadline = time.monotonic() + who.join_timeout
-    store = _store(who)  # waits for the name MASTER_ADDR to appear too, so it comes first
+    store = _store(who, deadline)  # waits for the name MASTER_ADDR to appear too, so it comes first
     host = who.host or _address_towards(os.environ["MASTER_ADDR"])
     # torchrun keeps its store over restarts: each has its own keys.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
@@ -58,30 +64,39 @@ def _exchange_addresses(who: Membership, port: int) -> tuple[list[str], torch.di
     store.set(key(who.rank), f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
     addresses = []
     for rank in range(who.world_size):
-        store.set_timeout(timedelta(seconds=max(0.1, deadline - time.monotonic())))
         try:
+            while not store.check([key(rank)]):
+                if time.monotonic() > deadline:
+                    raise error(
+                        "timeout",
+                        f"member {rank} did not appear in the store at {store.host}:{store.port} within "
+                        f"{who.join_timeout:g} s: is it started, with the same MASTER_ADDR and WORLD_SIZE?",
+                    )
+                time.sleep(_PAUSE)
             addresses.append(store.get(key(rank)).decode())
-        except RuntimeError as cause:
+        except torch.distributed.DistError as cause:
             raise error(
-                "timeout",
-                f"member {rank} did not appear in the store at {store.host}:{store.port} within "
-                f"{who.join_timeout:g} s: is it started, with the same MASTER_ADDR and WORLD_SIZE?",
+                "peer_lost",
+                f"the store at {store.host}:{store.port} went while this member waited there for member "
+                f"{rank}: member 0 (or torchrun), which opened it, has ended; its log says more",
             ) from cause
     return addresses, store
 
 
-def _store(who: Membership) -> torch.distributed.TCPStore:
+def _store(who: Membership, deadline: float) -> torch.distributed.TCPStore:
     """torchrun's store, or one that member 0 hosts."""
     host, port = os.environ["MASTER_ADDR"], os.environ.get("MASTER_PORT", "")
     if not port.isdecimal():
         raise error("configuration", f"MASTER_PORT is '{port}'; with MASTER_ADDR it must be set, to a port")
     hosts = who.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    if not hosts:
+        _wait_for_listener(host, int(port), who, deadline)
     try:
         return torch.distributed.TCPStore(
             host,
             int(port),
             is_master=hosts,
-            timeout=timedelta(seconds=who.join_timeout),
+            timeout=timedelta(seconds=max(1.0, deadline - time.monotonic())),
             wait_for_workers=False,
             multi_tenant=True,
         )
@@ -90,11 +105,28 @@ def _store(who: Membership) -> torch.distributed.TCPStore:
             raise error(
                 "configuration", f"member 0 cannot open its store at {host}:{port}: {cause}"
             ) from cause
-        raise error(
-            "timeout",
-            f"there was no store at {host}:{port} within {who.join_timeout:g} s: member 0 (or torchrun) "
-            "opens it; is it started, with the same MASTER_ADDR and MASTER_PORT?",
-        ) from cause
+        raise _no_store(host, int(port), who) from cause
+
+
+def _wait_for_listener(host: str, port: int, who: Membership, deadline: float) -> None:
+    """Returns once somebody listens there, which may be long before its name is known here."""
+    while True:
+        try:
+            left = deadline - time.monotonic()
+            socket.create_connection((host, port), timeout=min(max(_PAUSE, left), _ATTEMPT)).close()
+            return
+        except OSError as cause:
+            if time.monotonic() > deadline:
+                raise _no_store(host, port, who) from cause
+            time.sleep(_PAUSE)
+
+
+def _no_store(host: str, port: int, who: Membership) -> Exception:
+    return error(
+        "timeout",
+        f"there was no store at {host}:{port} within {who.join_timeout:g} s: member 0 (or torchrun) "
+        "opens it; is it started, with the same MASTER_ADDR and MASTER_PORT?",
+    )
 
 
 def _address_towards(host: str) -> str:

@@ -38,7 +38,7 @@ struct GroupOptions {
   std::uint16_t port = 0;  // to listen on; 0: any free one
   std::optional<RunSecret> secret;  // required when world_size > 1
 
-  std::chrono::milliseconds join_timeout{120'000};  // until every member must be connected
+  std::chrono::milliseconds join_timeout{120'000};  // from listen() until every member must be connected
   // A member that sends no byte for so long is lost. At least 10 ms. Members may differ: each proves that it
   // lives four times as often as the other one needs it, and every second.
   std::chrono::milliseconds peer_timeout{10'000};

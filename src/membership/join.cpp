@@ -26,6 +26,7 @@ constexpr std::chrono::milliseconds kHeartbeat = 1s;  // at the latest
 
 std::uint16_t Mesh::listen() {
   if (alone()) return 0;
+  join_by_ = Clock::now() + options_.join_timeout;
   listener_.emplace(io_, *server_tls_, ListenerOptions{.port = options_.port}, log_);
   port_ = listener_->open();
   if (!options_.host.empty()) members_[options_.rank].address = to_string(Address{options_.host, port_});
@@ -45,30 +46,28 @@ asio::awaitable<void> Mesh::join(std::vector<std::string> addresses) {
     throw Error(ErrorCode::invalid_argument, std::to_string(addresses.size()) + " addresses for a world of " +
                                                  std::to_string(options_.world_size) + " members");
   }
-  const auto deadline = Clock::now() + options_.join_timeout;
   const Deadline hint = say_who_is_awaited();
   for (Rank rank = 0; rank < options_.world_size; ++rank) members_[rank].address = std::move(addresses[rank]);
   for (Rank lower = 0; lower < options_.rank; ++lower) joining_.spawn(dial(lower));
-  co_await until_complete(deadline);
+  co_await until_complete();
 }
 
 asio::awaitable<void> Mesh::join_through(std::string coordinator) {
-  const auto deadline = Clock::now() + options_.join_timeout;
   const Deadline hint = say_who_is_awaited();
   if (!coordinator.empty()) members_[0].address = coordinator;  // as all others call it
   if (options_.rank > 0) {
     const Address address = parse_address(coordinator);
-    const Deadline limit(io_.get_executor(), deadline, [this] { fail(not_complete()); });
+    const Deadline limit(io_.get_executor(), join_by_, [this] { fail(not_complete()); });
     joining_.spawn(dial(0));
     co_await receive_addresses(address);
     for (Rank lower = 1; lower < options_.rank; ++lower) joining_.spawn(dial(lower));
   }
-  co_await until_complete(deadline);
+  co_await until_complete();
   if (options_.rank == 0) send_addresses();
 }
 
-asio::awaitable<void> Mesh::until_complete(TimePoint deadline) {
-  const Deadline limit(io_.get_executor(), deadline, [this] { fail(not_complete()); });
+asio::awaitable<void> Mesh::until_complete() {
+  const Deadline limit(io_.get_executor(), join_by_, [this] { fail(not_complete()); });
   while (!complete() && !failure_) co_await changed_.wait();
   throw_if_failed();
   joined_ = true;
@@ -86,8 +85,9 @@ Error Mesh::not_complete() const { return Error(ErrorCode::timeout, still_lacks(
 
 Deadline Mesh::say_who_is_awaited() {
   if (!alone()) {
+    const auto left = std::chrono::ceil<std::chrono::seconds>(join_by_ - Clock::now());
     log_->info("member {} of {} listens on port {} and waits for the others, for up to {}", options_.rank,
-               options_.world_size, port_, to_text(options_.join_timeout));
+               options_.world_size, port_, to_text(std::max(left, 0s)));
   }
   const auto hint = [this] { log_->info(still_lacks(options_.hint_after)); };
   return {io_.get_executor(), Clock::now() + options_.hint_after, hint};

@@ -71,7 +71,7 @@ class Mesh {
   std::optional<Error> objection_to(const Hello& hello, const std::string& address) const;
   asio::awaitable<void> dial(Rank to);
   asio::awaitable<void> dial_once(Rank to);
-  asio::awaitable<void> until_complete(TimePoint deadline);
+  asio::awaitable<void> until_complete();
   void add_peer(const Hello& hello, std::string address, TlsStream stream, bool answer);
   Hello own_hello() const;
   bool complete() const;
@@ -121,6 +121,7 @@ class Mesh {
   std::optional<TlsContext> client_tls_;
   std::optional<Listener> listener_;
   std::uint16_t port_ = 0;
+  TimePoint join_by_{};  // the join timeout runs from listen()
   std::uint64_t calls_ = 0;
 
   bool joined_ = false;

@@ -88,6 +88,19 @@ TEST(Join, AMemberThatNeverComesIsNamedWithTheTimeAndWhatToCheck) {
   }
 }
 
+TEST(Join, TheTimeoutRunsFromListenSoThatWhatTheAddressesTookIsPartOfIt) {
+  GroupOptions options = quick_options(0, 2);
+  options.join_timeout = 800ms;
+  Member member(std::move(options));
+  const auto start = std::chrono::steady_clock::now();
+  const std::string address = member.listen();
+  std::this_thread::sleep_for(600ms);
+  const Error error = error_of([&] { member.net().run(member.group().join({address, "127.0.0.1:9"})); });
+  EXPECT_EQ(error.code(), ErrorCode::timeout);
+  EXPECT_NAMES(error, "after 0.800 s");
+  EXPECT_LT(std::chrono::steady_clock::now() - start, 1200ms);
+}
+
 TEST(Join, ACoordinatorThatNeverComesIsNamed) {
   GroupOptions options = quick_options(1, 2);
   options.join_timeout = 500ms;

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -190,6 +193,52 @@ def test_an_address_of_ones_own_that_cannot_be_told_asks_for_stella_host(
     assert failure.code == "configuration"
     assert "STELLA_HOST" in str(failure)
     assert "MASTER_ADDR 127.0.0.1" in str(failure)
+
+
+def store_with(addresses: dict[int, str]) -> torch.distributed.TCPStore:
+    store = torch.distributed.TCPStore(
+        "127.0.0.1", int(os.environ["MASTER_PORT"]), is_master=True, wait_for_workers=False, multi_tenant=True
+    )
+    for rank, address in addresses.items():
+        store.set(f"stellatrain/run/0/{rank}", address)
+    return store
+
+
+def test_the_join_timeout_is_that_of_the_store_and_the_members_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A store that comes late leaves less time for the member that never comes."""
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+    stores: list[torch.distributed.TCPStore] = []
+    late = threading.Timer(2.0, lambda: stores.append(store_with({0: f"127.0.0.1:{free_port()}"})))
+    late.start()
+    start = time.monotonic()
+    (failure,) = outcomes([membership_of(1, 2, free_port(), coordinator="", join_timeout=3.0)])
+    assert 2.9 < time.monotonic() - start < 4.5
+    late.join()
+    assert failure.code == "timeout"
+    assert "after 3 s this run of 2 still lacks member 0" in str(failure)
+
+
+def test_a_store_that_goes_while_a_member_waits_there_is_told_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port = str(free_port())
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("MASTER_PORT", port)
+    script = (
+        "import sys, torch.distributed as dist; "
+        f"store = dist.TCPStore('127.0.0.1', {port}, is_master=True, wait_for_workers=False); "
+        "store.get('stellatrain/run/0/1')"  # of the member that waits; then it ends
+    )
+    host = subprocess.Popen([sys.executable, "-c", script])
+    start = time.monotonic()
+    (failure,) = outcomes([membership_of(1, 2, free_port(), coordinator="", join_timeout=25.0)])
+    host.wait()
+    assert time.monotonic() - start < 20
+    assert failure.code == "peer_lost"
+    assert f"the store at 127.0.0.1:{port} went while this member waited there for member 0" in str(failure)
 
 
 def test_members_find_each_other_through_torchs_store(monkeypatch: pytest.MonkeyPatch) -> None:

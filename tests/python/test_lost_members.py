@@ -264,6 +264,28 @@ def test_plain_env_variables_start_members_without_torchrun() -> None:
     assert weights_printed(first) == weights_printed(second) != []
 
 
+@pytest.mark.parametrize("there", [False, True], ids=["the_store", "an_address_in_it"])
+def test_control_c_ends_a_member_that_waits_for_torchs_store(there: bool) -> None:
+    port = free_port()
+    store = (
+        torch.distributed.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+        if there
+        else None
+    )
+    env = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    script = "import os, stellatrain; os.write(1, b'joins'); stellatrain.init()"
+    member = start("import signal; signal.signal(2, signal.default_int_handler); " + script, **env)
+    assert member.stdout is not None
+    assert member.stdout.read(5) == "joins"
+    time.sleep(0.5)
+    member.send_signal(signal.SIGINT)
+    since = time.monotonic()
+    (output,) = outputs([member])
+    assert time.monotonic() - since < 5
+    assert output.splitlines()[-1] == "KeyboardInterrupt"
+    del store
+
+
 FORKING = """
     if step == 1:
         child = os.fork()
