@@ -121,7 +121,8 @@ class Group {
   // others have been told or cannot be (2 s). Does nothing after a failure.
   asio::awaitable<void> abort(std::string sentence);
   // Orderly end: what is queued is sent, then others see has_left(). Returns once that has reached them, or
-  // throws Error(timeout) or the group's failure.
+  // throws Error(timeout), or the failure of the group or, at once, of a member that had not taken
+  // everything.
   asio::awaitable<void> leave();
   // Ends every connection and coroutine of the group. Pending calls throw before it returns, which takes 2 s
   // at most after a failure (the others are told first) and no time otherwise. To the others, a member that

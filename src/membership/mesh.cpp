@@ -116,10 +116,19 @@ void Mesh::note_left(Rank rank) {
 }
 
 void Mesh::fail(const Error& reason) {
-  if (ending()) return;
+  if (failure_) return;
+  if (leaving_) return fail_to_leave(reason);
   const bool tell = joined_;
   stop(reason, reason);
   if (tell) on_failure(reason);
+}
+
+// Somebody was lost before it took everything. Connections that close carry no reason any more; the others
+// get a moment to take theirs.
+void Mesh::fail_to_leave(const Error& reason) {
+  failure_ = reason;
+  carrying_.spawn(until_disconnected(Clock::now() + kLastWords));
+  changed_.notify();
 }
 
 // Ends the group: pending calls throw, everybody who can still be reached is told why.
@@ -181,7 +190,9 @@ asio::awaitable<void> Mesh::leave() {
   }
   joining_.cancel();
   if (listener_) listener_->close();
-  co_await until_disconnected(Clock::now() + options_.leave_timeout);
+  carrying_.spawn(until_disconnected(Clock::now() + options_.leave_timeout));
+  while (connected() && !failure_) co_await changed_.wait();
+  throw_if_failed();
   for (Rank rank = 0; rank < options_.world_size; ++rank) {
     const auto& connection = peers_[rank].connection;
     if (!connection || connection->flushed() || connection->peer_has_left()) continue;

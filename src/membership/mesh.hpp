@@ -91,6 +91,7 @@ class Mesh {
   void take(Rank from, Frame frame);
   void note_left(Rank rank);
   void fail(const Error& reason);
+  void fail_to_leave(const Error& reason);
   void stop(const Error& for_us, const Error& for_others);
   asio::awaitable<void> until_disconnected(TimePoint deadline);
   bool connected() const;

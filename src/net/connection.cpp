@@ -59,7 +59,8 @@ asio::awaitable<void> Connection::until_end(asio::awaitable<void> loop) {
   try {
     co_await std::move(loop);
   } catch (const std::system_error& error) {
-    end(std::make_exception_ptr(lost(peer_, error.code())));
+    const bool awaited = flushed_ && is_end(error.code());  // by close()
+    end(awaited ? nullptr : std::make_exception_ptr(lost(peer_, error.code())));
   } catch (...) {
     end(std::current_exception());
   }
@@ -195,11 +196,11 @@ Traffic Connection::traffic() {
   return {.bytes_sent = wire_bytes_sent(stream_), .bytes_received = wire_bytes_received(stream_)};
 }
 
-// The first reason stays. An end of the stream after close() is what close() waits for.
+// The first reason stays.
 void Connection::end(std::exception_ptr error) {
   if (ended_) return;
   ended_ = true;
-  if (!closing_) error_ = error;
+  error_ = error;
   queue_.clear();
   stella::cut(stream_);
   watch_timer_.cancel();

@@ -42,9 +42,9 @@ class Connection {
     std::function<void(const Error&)> on_silence;
   };
 
-  // Reads, writes and watches until the end. Returns when the peer has left in order or after close() and
-  // cut(); throws Error(peer_lost) or Error(protocol) when the peer closes otherwise, falls silent or breaks
-  // the format.
+  // Reads, writes and watches until the end. Returns when the peer has left in order, after cut(), and after
+  // close() once everything is sent and the peer has closed too; throws Error(peer_lost) or Error(protocol)
+  // when the peer closes otherwise, falls silent or breaks the format.
   asio::awaitable<void> run(Handlers handlers);
 
   // Queues a frame: abort first, then control, then payloads by priority, equal ones in call order, leave

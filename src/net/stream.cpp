@@ -15,8 +15,7 @@ namespace stella {
 namespace {
 
 bool is_close(const std::error_code& error) {
-  return error == asio::error::eof || error == asio::ssl::error::stream_truncated ||
-         error == asio::error::connection_reset || error == asio::error::broken_pipe;
+  return is_end(error) || error == asio::error::connection_reset || error == asio::error::broken_pipe;
 }
 
 }  // namespace
@@ -53,6 +52,10 @@ void tune(TlsStream& stream, std::chrono::milliseconds peer_timeout) {
 void cut(TlsStream& stream) {
   std::error_code ignored;
   stream.lowest_layer().close(ignored);
+}
+
+bool is_end(const std::error_code& error) {
+  return error == asio::error::eof || error == asio::ssl::error::stream_truncated;
 }
 
 Error lost(const std::string& peer, const std::error_code& error) {

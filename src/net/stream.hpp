@@ -35,6 +35,9 @@ void tune(TlsStream& stream, std::chrono::milliseconds peer_timeout);
 // Ends both directions at once; pending operations fail.
 void cut(TlsStream& stream);
 
+// True where the other side closed with nothing of ours unread; false for a reset and the like.
+bool is_end(const std::error_code& error);
+
 // What a network error means when it strikes `peer` in the middle of a run: Error(peer_lost) or, for bytes
 // that TLS refuses, Error(protocol).
 Error lost(const std::string& peer, const std::error_code& error);

@@ -172,6 +172,73 @@ TEST(Leave, WhoNeedsTheMemberLaterIsToldThatItLeft) {
   EXPECT_NAMES(error, "needs all");
 }
 
+// Member 0 of a world with fakes, which take nothing of what is queued for them.
+class LeavingBehind {
+ public:
+  explicit LeavingBehind(std::uint32_t world_size, std::chrono::milliseconds peer_timeout = 10s)
+      : member_(with(world_size, peer_timeout)) {
+    const std::string address = member_.listen();
+    auto joining = member_.net().start(member_.group().join_through(""));
+    for (Rank rank = 1; rank < world_size; ++rank) {
+      fakes_.push_back(std::make_unique<FakeMember>(rank, world_size));
+      fakes_.back()->connect(address);
+    }
+    joining.get();
+    const auto body = std::make_shared<const Bytes>(Bytes(kMaxPayload));
+    member_.net().call([&] {
+      for (Rank rank = 1; rank < world_size; ++rank) member_.group().send_payload(rank, body, {1, 0});
+    });
+    leaving_ = member_.net().start(member_.group().leave());
+  }
+  FakeMember& fake(Rank rank) { return *fakes_[rank - 1]; }
+  // What leave() throws.
+  Error error() {
+    return error_of([&] { leaving_.get(); });
+  }
+  void close() { member_.net().run(member_.group().close()); }
+
+ private:
+  static GroupOptions with(std::uint32_t world_size, std::chrono::milliseconds peer_timeout) {
+    GroupOptions options = quick_options(0, world_size);
+    options.peer_timeout = peer_timeout;
+    return options;
+  }
+  Member member_;
+  std::vector<std::unique_ptr<FakeMember>> fakes_;
+  Pending<void> leaving_;
+};
+
+TEST(Leave, AMemberThatIsKilledBeforeItTookEverythingIsALostPeerAtOnce) {
+  LeavingBehind world(2);
+  const auto start = Clock::now();
+  world.fake(1).hang_up();
+  const Error error = world.error();
+  EXPECT_EQ(error.code(), ErrorCode::peer_lost);
+  EXPECT_NAMES(error, "member 1 (fake");
+  EXPECT_NAMES(error, "without leaving");
+  EXPECT_LT(Clock::now() - start, 1s);
+}
+
+TEST(Leave, AMemberThatIsKilledIsNotHiddenByOneThatIsSlow) {
+  LeavingBehind world(3);
+  const auto start = Clock::now();
+  world.fake(2).hang_up();
+  const Error error = world.error();
+  EXPECT_EQ(error.code(), ErrorCode::peer_lost);
+  EXPECT_NAMES(error, "member 2 (fake");
+  EXPECT_LT(Clock::now() - start, 1s);
+  world.close();  // which gives the slow one a moment more
+  EXPECT_LT(Clock::now() - start, 4s);
+}
+
+TEST(Leave, AMemberThatFallsSilentBeforeItTookEverythingIsNamedWithTheLimit) {
+  LeavingBehind world(2, 600ms);
+  const Error error = world.error();
+  EXPECT_EQ(error.code(), ErrorCode::peer_lost);
+  EXPECT_NAMES(error, "member 1 (fake");
+  EXPECT_NAMES(error, "limit 0.6 s");
+}
+
 TEST(Hostile, AFrameOverItsLimitEndsTheRunAndNamesTheMember) {
   Member member(quick_options(0, 2));
   const std::string address = member.listen();
