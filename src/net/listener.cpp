@@ -65,6 +65,7 @@ std::uint16_t Listener::open() {
 }
 
 asio::awaitable<void> Listener::run(Handler handler) {
+  handler_ = std::move(handler);
   while (acceptor_.is_open()) {
     std::error_code error;
     tcp::socket socket = co_await acceptor_.async_accept(asio::redirect_error(asio::use_awaitable, error));
@@ -72,24 +73,28 @@ asio::awaitable<void> Listener::run(Handler handler) {
     if (error) {
       co_await pause(error);
     } else {
-      admit(std::move(socket), handler);
+      admit(std::move(socket));
     }
   }
   co_await handshakes_.join();
 }
 
-void Listener::admit(tcp::socket socket, const Handler& handler) {
+// What fails here, for want of memory, is the end of this connection only.
+void Listener::admit(tcp::socket socket) {
   std::error_code error;
   const tcp::endpoint from = socket.remote_endpoint(error);
   if (error) return;  // gone already
   if (half_open_.size() >= options_.half_open) drop_oldest();
-  auto stream = std::make_shared<TlsStream>(tls_.wrap(std::move(socket)));
-  half_open_.push_back(stream);
-  handshakes_.spawn(shake_hands(std::move(stream), from, handler));
+  try {
+    auto stream = std::make_shared<TlsStream>(tls_.wrap(std::move(socket)));
+    half_open_.push_back(stream);
+    handshakes_.spawn(shake_hands(std::move(stream), from));
+  } catch (const std::exception& failure) {
+    note_refusal(to_text(from), failure.what());
+  }
 }
 
-asio::awaitable<void> Listener::shake_hands(std::shared_ptr<TlsStream> stream, tcp::endpoint from,
-                                            const Handler& handler) {
+asio::awaitable<void> Listener::shake_hands(std::shared_ptr<TlsStream> stream, tcp::endpoint from) {
   std::error_code error;
   {
     const auto when = std::chrono::steady_clock::now() + options_.handshake_timeout;
@@ -98,7 +103,7 @@ asio::awaitable<void> Listener::shake_hands(std::shared_ptr<TlsStream> stream, t
   }
   half_open_.remove(stream);
   if (!error && authenticated(*stream)) {
-    handler(std::move(*stream), from);
+    handler_(std::move(*stream), from);
     co_return;
   }
   cut(*stream);

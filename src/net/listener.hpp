@@ -25,8 +25,8 @@ struct ListenerOptions {
 };
 
 // Accepts, shakes hands and passes on who holds the run secret. A stranger costs a handshake slot for a
-// moment and a log line; running out of descriptors costs a pause. One thread. It must live until run() has
-// returned.
+// moment and a log line; running out of descriptors costs a pause, out of memory that connection. One thread.
+// It must live until run() has returned.
 class Listener {
  public:
   using Handler = std::function<void(TlsStream stream, asio::ip::tcp::endpoint from)>;
@@ -48,9 +48,8 @@ class Listener {
  private:
   using HalfOpen = std::list<std::shared_ptr<TlsStream>>;  // oldest first
 
-  void admit(asio::ip::tcp::socket socket, const Handler& handler);
-  asio::awaitable<void> shake_hands(std::shared_ptr<TlsStream> stream, asio::ip::tcp::endpoint from,
-                                    const Handler& handler);
+  void admit(asio::ip::tcp::socket socket);
+  asio::awaitable<void> shake_hands(std::shared_ptr<TlsStream> stream, asio::ip::tcp::endpoint from);
   void drop_oldest();
   asio::awaitable<void> pause(std::error_code reason);
   void note_refusal(const std::string& from, const std::string& reason);
@@ -60,6 +59,7 @@ class Listener {
   Logger log_;
   asio::ip::tcp::acceptor acceptor_;
   asio::steady_timer pause_;
+  Handler handler_;  // of run()
   HalfOpen half_open_;
   TaskGroup handshakes_;
   std::uint64_t refused_ = 0;

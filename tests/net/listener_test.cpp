@@ -2,10 +2,13 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <openssl/crypto.h>
 #include <spdlog/sinks/base_sink.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <atomic>
+#include <cstdlib>
 #include <list>
 
 #include "net/connect.hpp"
@@ -179,6 +182,28 @@ TEST(Listener, RunningOutOfDescriptorsIsSurvived) {
     door.wait_for_a_refusal();
   }
   EXPECT_GE(door.refused(), 1u);
+  door.let_in_a_member();
+}
+
+// OpenSSL's memory, which a test may take away. OpenSSL lets itself be told only before it has used any.
+std::atomic<bool> no_memory_for_tls = false;
+void* tls_realloc(void* old, std::size_t size, const char*, int) {
+  return no_memory_for_tls ? nullptr : std::realloc(old, size);
+}
+void* tls_malloc(std::size_t size, const char*, int) { return tls_realloc(nullptr, size, nullptr, 0); }
+void tls_free(void* memory, const char*, int) { std::free(memory); }
+const bool tls_memory_is_ours = CRYPTO_set_mem_functions(tls_malloc, tls_realloc, tls_free) == 1;
+
+TEST(Listener, RunningOutOfMemoryForOneConnectionIsSurvived) {
+  ASSERT_TRUE(tls_memory_is_ours);
+  Door door;
+  Stranger half_way(door.port());  // its handshake is under way all the time
+  door.let_in_a_member();
+  no_memory_for_tls = true;
+  Stranger unlucky(door.port());
+  unlucky.wait_until_thrown_out();
+  no_memory_for_tls = false;
+  EXPECT_EQ(door.refused(), 1u);
   door.let_in_a_member();
 }
 
