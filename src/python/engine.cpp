@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels/block.hpp"
+#include "optim/settings.hpp"
 #include "python/bindings.hpp"
 
 namespace nb = nanobind;
@@ -115,7 +116,8 @@ void bind_settings(nb::module_& module) {
       .def_rw("eps", &GroupSettings::eps)
       .def_rw("nesterov", &GroupSettings::nesterov)
       .def_rw("amsgrad", &GroupSettings::amsgrad)
-      .def_rw("maximize", &GroupSettings::maximize);
+      .def_rw("maximize", &GroupSettings::maximize)
+      .def("validate", &validate, "Raises Error(\"invalid_argument\") if they make no sense to the engine.");
 }
 
 void bind_options(nb::module_& module) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -193,6 +194,25 @@ def test_an_address_of_ones_own_that_cannot_be_told_asks_for_stella_host(
     assert failure.code == "configuration"
     assert "STELLA_HOST" in str(failure)
     assert "MASTER_ADDR 127.0.0.1" in str(failure)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("lr", -1.0, "lr is -1 in a param_group; it must be at least 0"),
+        ("lr", float("nan"), "lr is nan in a param_group; it must be finite"),
+        ("beta1", 1.5, "beta1 is 1.5 in a param_group; it must be below 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_told_before_an_engine_sees_them(
+    field: str, value: float, sentence: str
+) -> None:
+    settings = _core.GroupSettings()
+    settings.validate()
+    setattr(settings, field, value)
+    with pytest.raises(Error, match=re.escape(sentence)) as failure:
+        settings.validate()
+    assert failure.value.code == "invalid_argument"
 
 
 def store_with(addresses: dict[int, str]) -> torch.distributed.TCPStore:
