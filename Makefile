@@ -25,6 +25,7 @@ install: setup  ## Builds the engine into .venv/
 
 build-tests: setup
 	@echo "stellatrain: building the C++ tests (build/dev)"
+	@mkdir -p build
 	@cmake --preset dev > build/dev-configure.log || { cat build/dev-configure.log; exit 1; }
 	@cmake --build --preset dev -j $(BUILD_JOBS) -- --quiet
 
