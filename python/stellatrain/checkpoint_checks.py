@@ -53,7 +53,7 @@ def check_described(run: Run, latest: Latest, path: Path) -> None:
         )
     for i, (group, numbers) in enumerate(zip(groups, latest.param_groups, strict=True)):
         try:
-            group_settings(kind, {**group, **numbers})
+            group_settings(kind, {**group, **numbers}).validate()
         except (TypeError, ValueError, Error) as cause:
             raise error("mismatch", f"{path} holds no settings in 'param_groups'[{i}]: {cause}") from cause
 

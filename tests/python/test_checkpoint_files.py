@@ -80,9 +80,7 @@ def test_extra_that_would_not_come_back_as_it_is_is_refused_before_anything_is_w
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
         assert failure.code == "invalid_argument"
-        assert "could not do its part: save: extra['model'] cannot be kept: it is a builtins.object" in str(
-            failure
-        )
+        assert "could not do its part: extra['model'] cannot be kept: it is a builtins.object" in str(failure)
     assert not (tmp_path / "new").exists()
 
 

@@ -113,6 +113,14 @@ def test_a_variable_wins_over_the_scripts_argument() -> None:
         tuned("staleness", int, 1, {"STELLA_STALENESS": "none"})
 
 
+@pytest.mark.parametrize(("option", "kind", "argument"), [("density", float, "much"), ("threads", int, 1.5)])
+def test_an_argument_of_another_type_is_an_error_that_names_it(
+    option: str, kind: type, argument: object
+) -> None:
+    with pytest.raises(Error, match=f"{option} is {argument!r}; it must be a"):
+        tuned(option, kind, argument, {})
+
+
 @pytest.mark.parametrize(
     ("option", "text"),
     [
