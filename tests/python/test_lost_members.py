@@ -286,6 +286,24 @@ def test_control_c_ends_a_member_that_waits_for_torchs_store(there: bool) -> Non
     del store
 
 
+def test_control_c_to_all_at_once_shows_each_where_it_was() -> None:
+    """As a terminal sends it. On one that waits the other's end arrives while its own signal is pending."""
+    port = str(free_port())
+    inside = "os.write(1, b'ready'); stella.save('.') if stella.rank() == 0 else time.sleep(60)"
+    script = "import signal; signal.signal(2, signal.default_int_handler)\n" + SCRIPT.format(inside=inside)
+    common = {"WORLD_SIZE": "2", "STELLA_COORDINATOR": f"127.0.0.1:{port}", "STELLA_LOG": "off"}
+    members = [start(script, **common, RANK="0", STELLA_PORT=port), start(script, **common, RANK="1")]
+    for member in members:
+        assert member.stdout is not None
+        assert member.stdout.read(5) == "ready"
+    time.sleep(0.5)
+    for member in members:
+        member.send_signal(signal.SIGINT)
+    for output in outputs(members):
+        assert "Traceback" in output
+        assert output.splitlines()[-1] == "KeyboardInterrupt"
+
+
 FORKING = """
     if step == 1:
         child = os.fork()
