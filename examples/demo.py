@@ -21,6 +21,7 @@ from pathlib import Path
 
 import demo_report as report
 
+from stellatrain.environment import warn_of_misspelt_variables
 from stellatrain.lab import Lab, LabError
 
 _EXAMPLES = Path(__file__).resolve().parent
@@ -37,6 +38,7 @@ _SLACK_SECONDS = 120.0  # for starting, the validation and the last exchange
 def main() -> int:
     args = _options()
     logging.basicConfig(format="%(message)s")
+    warn_of_misspelt_variables()  # the members say it too, to their log files
     traces = []
     for name in ("DDP", *args.rivals, "StellaTrain"):
         print(f"\n{name}: {_setting(args)}", flush=True)

@@ -6,14 +6,17 @@ A variable that is set wins over the script's argument, so that a run can be tun
 from __future__ import annotations
 
 import difflib
+import logging
 import os
-import warnings
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any
 
 from stellatrain.errors import error
+
+log = logging.getLogger("stellatrain")
 
 
 @dataclass(frozen=True)
@@ -57,11 +60,18 @@ _VARIABLES = {
 }
 
 
+_PREFIX = re.compile(r"(STELLA_TRAIN|STELLATRAIN|STELLA|STELA)_(?=.)", re.IGNORECASE)
+
+
 def warn_of_misspelt_variables(env: Mapping[str, str] = os.environ) -> None:
-    """A variable that is nearly one of ours would be ignored in silence."""
-    for name in sorted(name for name in env if name.startswith("STELLA_") and name not in _VARIABLES):
-        if meant := difflib.get_close_matches(name, _VARIABLES, n=1, cutoff=0.85):
-            warnings.warn(f"{name} is set, but means nothing; {meant[0]} does", stacklevel=3)
+    """A variable that is nearly one of ours would be ignored in silence.
+
+    Said through logging: many scripts ignore Python's warnings, all of them.
+    """
+    for name in sorted(name for name in env if name not in _VARIABLES and _PREFIX.match(name)):
+        likely = _PREFIX.sub("STELLA_", name.upper(), count=1)
+        if meant := difflib.get_close_matches(likely, _VARIABLES, n=1, cutoff=0.84):
+            log.warning("%s is set, but means nothing; %s does", name, meant[0])
 
 
 def _first(env: Mapping[str, str], *names: str) -> tuple[str, str] | None:

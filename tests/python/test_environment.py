@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -215,13 +218,32 @@ def test_every_variable_of_the_documentation_is_known_and_the_other_way_round() 
         ("STELLA_DENSTY", "STELLA_DENSITY"),
         ("STELLA_TREADS", "STELLA_THREADS"),
         ("STELLA_SECRETFILE", "STELLA_SECRET_FILE"),
+        ("STELLA_TIMEOUT", "STELLA_STEP_TIMEOUT"),
+        ("stella_density", "STELLA_DENSITY"),
+        ("STELLATRAIN_DENSITY", "STELLA_DENSITY"),
+        ("STELA_DENSITY", "STELLA_DENSITY"),
     ],
 )
-def test_a_misspelt_variable_is_told(name: str, meant: str) -> None:
-    with pytest.warns(UserWarning, match=f"{name} is set, but means nothing; {meant} does"):
-        environment.warn_of_misspelt_variables({name: "1"})
+def test_a_misspelt_variable_is_told(name: str, meant: str, caplog: pytest.LogCaptureFixture) -> None:
+    environment.warn_of_misspelt_variables({name: "1"})
+    assert caplog.messages == [f"{name} is set, but means nothing; {meant} does"]
 
 
-def test_other_programs_variables_are_nobodys_business(recwarn: pytest.WarningsRecorder) -> None:
-    environment.warn_of_misspelt_variables({"STELLA_ARTOIS": "1", "STELLAR_DENSITY": "1", "STELLA_PORT": "1"})
-    assert not recwarn.list
+@pytest.mark.parametrize(
+    "name", ["STELLA_ARTOIS", "STELLA_SEED", "STELLAR_DENSITY", "STELLA_", "DENSITY", "STELLA_PORT"]
+)
+def test_other_programs_variables_are_nobodys_business(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    environment.warn_of_misspelt_variables({name: "1"})
+    assert not caplog.messages
+
+
+def test_a_script_that_ignores_warnings_is_told_too() -> None:
+    script = "import warnings; warnings.simplefilter('ignore'); import stellatrain; stellatrain.init()"
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONWARNINGS": "ignore", "STELLA_DENSTY": "0.5"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "STELLA_DENSTY is set, but means nothing; STELLA_DENSITY does" in done.stderr
