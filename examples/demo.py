@@ -55,7 +55,7 @@ def main() -> int:
         if status != 0:
             print(f"{name} failed with status {status}; see {folder}/*.log", file=sys.stderr)
             return status
-        traces.append(report.read(name, folder))
+        traces.append(report.read(name, _learning_rate(name, args), folder))
     print("\n" + report.write(traces, args.out, _setting(args), args.seconds))
     return 0
 
@@ -88,15 +88,18 @@ def _setting(args: argparse.Namespace) -> str:
     )
 
 
+def _learning_rate(name: str, args: argparse.Namespace) -> float:
+    return args.stella_lr if name == "StellaTrain" else args.ddp_lr
+
+
 def _train(name: str, folder: Path, args: argparse.Namespace) -> int:
     """Trains with the script of `name`, showing progress; returns the members' worst status."""
-    lr = args.stella_lr if name == "StellaTrain" else args.ddp_lr
     script, *fixed = _SCRIPTS[name]
     options = {
         "--seconds": args.seconds,
         "--batch": args.batch,
         "--context": args.context,
-        "--lr": lr,
+        "--lr": _learning_rate(name, args),
         "--seed": args.seed,
         "--threads": 1,
         "--log": report.log_path(folder),
@@ -120,21 +123,22 @@ def _train(name: str, folder: Path, args: argparse.Namespace) -> int:
 
 
 def _show_progress(lab: Lab, folder: Path, done: threading.Event) -> None:
-    """Prints a line every few seconds until `done`."""
-    last_bytes, last_time = _uplink_bytes(lab), time.monotonic()
+    """Prints a line every few seconds until `done`, where all members did a step since the last one."""
+    last_bytes, last_time, last_step = _uplink_bytes(lab), time.monotonic(), 0
     while not done.wait(_PROGRESS_SECONDS):
+        state = report.latest(folder)
+        if state is None or state.step == last_step:
+            continue
         now, sent = time.monotonic(), _uplink_bytes(lab)
         bits = [(b - a) * 8 / (now - last_time) for a, b in zip(last_bytes, sent, strict=True)]
-        state = report.latest(folder)
-        if state is not None:
-            print(
-                f"{state.seconds:6.0f} s  step {state.step:5}  "
-                f"{state.step / state.seconds:5.2f} steps/s  loss {state.loss:.3f}  "
-                f"{state.megabytes_per_step:7.2f} MB/step out per member  "
-                f"uplinks out {', '.join(f'{rate / 1e6:.0f}' for rate in bits)} Mbit/s",
-                flush=True,
-            )
-        last_bytes, last_time = sent, now
+        print(
+            f"{state.seconds:6.0f} s  step {state.step:5}  "
+            f"{state.step / state.seconds:5.2f} steps/s  loss {state.loss:.3f}  "
+            f"{state.megabytes_per_step:7.2f} MB/step out per member  "
+            f"uplinks out {', '.join(f'{rate / 1e6:.0f}' for rate in bits)} Mbit/s",
+            flush=True,
+        )
+        last_bytes, last_time, last_step = sent, now, state.step
 
 
 def _uplink_bytes(lab: Lab) -> list[int]:

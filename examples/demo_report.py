@@ -29,6 +29,7 @@ class Trace:
     """One run: arrays over all steps of all members, sorted by time, and totals."""
 
     name: str
+    learning_rate: float
     seconds: np.ndarray
     losses: np.ndarray
     steps: float  # of a member, mean over members
@@ -78,7 +79,7 @@ def latest(folder: Path) -> State | None:
     )
 
 
-def read(name: str, folder: Path) -> Trace:
+def read(name: str, learning_rate: float, folder: Path) -> Trace:
     """Returns the finished run that logged to `folder`."""
     logs = _logs(folder)
     records = sorted((r for steps, _ in logs for r in steps), key=lambda r: r["seconds"])
@@ -89,6 +90,7 @@ def read(name: str, folder: Path) -> Trace:
     stages = ends[0].get("stages", {})
     return Trace(
         name=name,
+        learning_rate=learning_rate,
         seconds=np.array([r["seconds"] for r in records]),
         losses=np.array([r["loss"] for r in records]),
         steps=steps / len(logs),
@@ -105,7 +107,8 @@ def write(traces: list[Trace], out: Path, setting: str, budget: float) -> str:
     `traces`: of DDP first, of StellaTrain last, of other rivals between.
     """
     grid = np.linspace(0, min(trace.duration for trace in traces), _POINTS)
-    curves = [trace.curve(grid, budget / 20) for trace in traces]
+    tau = budget / 20
+    curves = [trace.curve(grid, tau) for trace in traces]
     rows = {
         "steps/s": [trace.steps_per_second for trace in traces],
         "MB sent per step and member": [trace.bytes_per_step / 1e6 for trace in traces],
@@ -116,7 +119,7 @@ def write(traces: list[Trace], out: Path, setting: str, budget: float) -> str:
     for rival, curve in zip(traces[:-1], curves, strict=False):
         name = f"s to {rival.name}'s last loss {curve[-1]:.3f}"
         rows[name] = [_first_time(grid, other, curve[-1]) for other in curves]
-    _plot(traces, grid, curves, out / "loss.png", setting)
+    _plot(traces, grid, curves, out / "loss.png", setting, tau)
     names = [trace.name for trace in traces]
     results = {
         "setting": setting,
@@ -178,20 +181,21 @@ def _first_time(grid: np.ndarray, curve: np.ndarray, target: float) -> float:
     return float(grid[reached[0]]) if len(reached) else np.nan
 
 
-def _plot(traces: list[Trace], grid: np.ndarray, curves: list, path: Path, setting: str) -> None:
+def _plot(traces: list[Trace], grid: np.ndarray, curves: list, path: Path, setting: str, tau: float) -> None:
     figure, axes = pyplot.subplots(figsize=(9, 5), layout="constrained")
     others = iter(_OTHER_COLOURS)
     for trace, curve in zip(traces, curves, strict=True):
         colour = _COLOURS.get(trace.name) or next(others)
         axes.plot(trace.seconds, trace.losses, ".", color=colour, alpha=0.12, markersize=4)
-        axes.plot(grid, curve, color=colour, linewidth=2.2, label=trace.name)
-    axes.axhline(curves[0][-1], color="grey", linewidth=0.8, linestyle=":")  # DDP's last loss
+        axes.plot(grid, curve, color=colour, linewidth=2.2, label=f"{trace.name}, lr {trace.learning_rate:g}")
+    last = f"{traces[0].name}'s last loss, {curves[0][-1]:.3f}"
+    axes.axhline(curves[0][-1], color="grey", linewidth=1.2, linestyle=":", label=last)
     axes.set_xlim(0, grid[-1])
     axes.set_xlabel("wall-clock time of training [s]")
     axes.set_ylabel("training loss [nats per byte]")
     axes.set_title(setting, fontsize=10)
     axes.grid(alpha=0.25)
-    axes.legend(title="mean of all members", frameon=False)
+    axes.legend(title=f"lines: means over about {tau:g} s, of all members; dots: each step", frameon=False)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)
 
