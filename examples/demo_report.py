@@ -142,11 +142,14 @@ def _table(names: list[str], rows: dict[str, list[float]]) -> list[str]:
     """Returns the lines of the table; the last column is StellaTrain over DDP, "-" is never."""
 
     def cell(value: float) -> str:
-        return f"{'-' if np.isnan(value) else f'{value:.3f}':>14}"
+        return "-" if np.isnan(value) else f"{value:.3f}"
 
-    lines = [f"{'':36}" + "".join(f"{name:>14}" for name in (*names, "ratio"))]
+    def line(row: str, cells: list[str]) -> str:
+        return f"{row:36}" + "".join(f"{text:>14}" for text in cells[:-1]) + f"{cells[-1]:>20}"
+
+    lines = [line("", [*names, f"{names[-1]} / {names[0]}"])]
     for row, values in rows.items():
-        lines.append(f"{row:36}" + "".join(map(cell, (*values, values[-1] / values[0]))))
+        lines.append(line(row, [cell(value) for value in (*values, values[-1] / values[0])]))
     return lines
 
 
