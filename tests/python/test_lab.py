@@ -36,6 +36,7 @@ with socket.create_connection((sys.argv[1], 5000), timeout=5) as peer:
     for _ in range(int(sys.argv[2])):
         peer.sendall(bytes(100_000))
 """
+MEMBERS = ("c0m0", "c0m1", "c1m0", "c1m1")  # of a lab by default
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], 5000), timeout=1)"
 
 
@@ -207,6 +208,8 @@ class Beacon:
         lab = subprocess.Popen(
             [*heeding, sys.executable, "-m", "stellatrain", "lab", "--", "sh", "-c", script],
             stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         seen = b""
         while seen.count(b"\n") < 4:
@@ -241,17 +244,22 @@ def beacon(lab: Lab, tmp_path: Path) -> Beacon:
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_lab_leaves_nothing_behind(beacon: Beacon, sig: signal.Signals) -> None:
+def test_an_interrupted_lab_leaves_nothing_behind_and_tells_what_the_links_carried(
+    beacon: Beacon, sig: signal.Signals
+) -> None:
     process = beacon.start()
     process.send_signal(sig)
-    assert process.wait(15) == 128 + sig
+    said = process.communicate(timeout=15)[1].splitlines()
+    assert process.returncode == 128 + sig
     assert beacon.nothing_is_left()
+    assert said[0] == "stella lab: interrupted; all members have ended"
+    assert [line[:9].strip() for line in said[1:]] == ["link", *MEMBERS, "c0 uplink", "c1 uplink"]
 
 
 def test_a_killed_lab_leaves_nothing_behind(beacon: Beacon) -> None:
     process = beacon.start()
     process.kill()
-    process.wait(5)
+    process.communicate(timeout=5)
     assert beacon.nothing_is_left()
 
 

@@ -13,6 +13,8 @@ from stellatrain.lab.errors import LabError
 from stellatrain.lab.lab import Lab
 from stellatrain.lab.links import table
 
+log = logging.getLogger("stellatrain.lab")
+
 _EPILOG = """\
 example:
   stella lab --clusters 2 --members 2 --wan 100mbit --lan 1gbit -- python train.py
@@ -67,15 +69,19 @@ def main(arguments: argparse.Namespace) -> int:
     with Lab(arguments.clusters, sizes[0] if len(sizes) == 1 else sizes, arguments.wan, arguments.lan) as lab:
         before = {use.name: use for use in lab.links()}
         start = time.monotonic()
-        status = lab.run(
-            command,
-            _environment(arguments.threads),
-            grace=arguments.grace,
-            timeout=arguments.timeout,
-            log_dir=arguments.log_dir,
-        )
-        print(table(before, lab.links(), time.monotonic() - start), file=sys.stderr)
-    return status
+        try:
+            return lab.run(
+                command,
+                _environment(arguments.threads),
+                grace=arguments.grace,
+                timeout=arguments.timeout,
+                log_dir=arguments.log_dir,
+            )
+        except (KeyboardInterrupt, _Terminated):
+            log.warning("interrupted; all members have ended")
+            raise
+        finally:
+            print(table(before, lab.links(), time.monotonic() - start), file=sys.stderr)
 
 
 def _sizes(text: str) -> list[int]:
@@ -91,5 +97,9 @@ def _environment(threads: int | None) -> dict[str, str]:
     return env if threads is None else {**env, "OMP_NUM_THREADS": str(threads)}
 
 
+class _Terminated(SystemExit):
+    """SIGTERM came."""
+
+
 def _leave(number: int, _frame: object) -> None:
-    raise SystemExit(128 + number)
+    raise _Terminated(128 + number)
