@@ -273,7 +273,8 @@ def test_control_c_ends_a_member_that_waits_for_torchs_store(there: bool) -> Non
         else None
     )
     env = {"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    script = "import os, stellatrain; os.write(1, b'joins'); stellatrain.init()"
+    # Named before: torch, which comes with it, swallows a signal while it is imported.
+    script = "import os; from stellatrain import init; os.write(1, b'joins'); init()"
     member = start("import signal; signal.signal(2, signal.default_int_handler); " + script, **env)
     assert member.stdout is not None
     assert member.stdout.read(5) == "joins"
