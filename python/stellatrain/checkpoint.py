@@ -16,6 +16,7 @@ checkpoint_<part>.py, the page for users is docs/checkpoints.md.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ from stellatrain.checkpoint_checks import (
     check_own,
 )
 from stellatrain.checkpoint_directory import read, remove, remove_older, write, writes_shared_files
-from stellatrain.checkpoint_latest import begun, newest
+from stellatrain.checkpoint_latest import Latest, begun, newest, replaced_by, settings_of
 from stellatrain.checkpoint_tensors import (
     EXTRA,
     Tensors,
@@ -82,6 +83,7 @@ def save(run: Run, directory: Path, extra: dict[str, Any] | None = None) -> None
 
     together(run, "save", prepare)
     agree(run, "save", {"digest": optimizer.digest()}, "report this: it should not happen")
+    agree(run, "save", settings_of(latest), "param_groups must be the same on every member")
     untrained = {f"the SHA-256 of '{name}'": hash_ for name, hash_ in hashes_of_untrained(run).items()}
     agree(run, "save", untrained, "parameters that are not trained must be the same on every member")
     writes_shared = writes_shared_files(run, directory)
@@ -91,7 +93,7 @@ def save(run: Run, directory: Path, extra: dict[str, Any] | None = None) -> None
 
     def write_file(path: Path, tensors: Tensors) -> None:
         hashes[path.name] = ""
-        hashes[path.name] = write(path, to_bytes(tensors), run.rank)
+        hashes[path.name] = write(path, to_bytes(tensors), str(run.rank))
 
     def write_tensors() -> dict[str, str]:
         epochs = {"loader_epochs": torch.tensor(run.loader_epochs(), dtype=torch.int64)}
@@ -107,9 +109,14 @@ def save(run: Run, directory: Path, extra: dict[str, Any] | None = None) -> None
         """Nothing will name these files: a full disk has room again."""
         remove(directory / name for name in hashes)
 
+    before: Latest | None = None
+
     def write_latest() -> None:
+        nonlocal before
         if writes_shared:
-            write(directory / "latest.json", replace(latest, sha256=all_hashes).content(), run.rank)
+            before = replaced_by(directory / "latest.json")
+            content = replace(latest, sha256=all_hashes).content()
+            write(directory / "latest.json", content, f"{run.rank}-{latest.name}")
 
     def check_hashes(written: Any) -> None:
         require(all(isinstance(sha256, str) for sha256 in written.values()), "a hash for each name")
@@ -121,7 +128,8 @@ def save(run: Run, directory: Path, extra: dict[str, Any] | None = None) -> None
         remove_written()
         raise
     together(run, "save", write_latest)
-    remove_older(directory, latest.name, run.rank, writes_shared)
+    if writes_shared:
+        remove_older(directory, before, run.rank)
 
 
 def load(run: Run, directory: Path, missing_ok: bool = False) -> dict[str, Any] | None:
@@ -138,7 +146,8 @@ def load(run: Run, directory: Path, missing_ok: bool = False) -> dict[str, Any] 
     optimizer = _optimizer(run)
     # Or checks would wait for steps that a member never makes.
     agree(run, "load", {"iteration": optimizer.iteration}, "every member must call load() at the same step")
-    if (latest := newest(run, directory, missing_ok)) is None:
+    latest, warning = newest(run, directory, missing_ok)
+    if latest is None:
         return None
     own_path = latest.member(directory, run.rank)
     own: Tensors = {}
@@ -175,6 +184,8 @@ def load(run: Run, directory: Path, missing_ok: bool = False) -> dict[str, Any] 
     together(run, "load", fill)  # or some members would wait in state_loaded() for one that failed before it
     optimizer.state_loaded(latest.iteration)
     agree(run, "load", {"digest": optimizer.digest()}, "end the run, and report this: it should not happen")
+    if warning:
+        warnings.warn(warning, stacklevel=3)
     warn_of_other_devices(run.model, own, own_path)
     return extra
 

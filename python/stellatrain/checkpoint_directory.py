@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
+import time
 import uuid
 import warnings
 from collections.abc import Iterable
@@ -16,12 +17,21 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from stellatrain.checkpoint_agreement import together
-from stellatrain.checkpoint_latest import UNIQUE
+from stellatrain.checkpoint_latest import UNIQUE, Latest, replaced_by
 from stellatrain.checkpoint_tensors import Tensors
 from stellatrain.errors import error
 
 if TYPE_CHECKING:
     from stellatrain.run import Run
+
+
+_OURS = re.compile(
+    rf"(model|consensus|member-[0-9]+)-[0-9]+-{UNIQUE}\.safetensors"
+    rf"|\.(model|consensus|member-[0-9]+)-[0-9]+-{UNIQUE}\.safetensors\.[0-9]+"
+    rf"|\.latest\.json\.[0-9]+-[0-9]+-{UNIQUE}"
+    r"|\.probe-[0-9]+-[0-9a-f]{32}"
+)
+_LEFT_BEHIND = 3600  # seconds without a change, after which a file is none that is being written
 
 
 def writes_shared_files(run: Run, directory: Path) -> bool:
@@ -60,13 +70,13 @@ def writes_shared_files(run: Run, directory: Path) -> bool:
     return first == run.rank
 
 
-def write(path: Path, content: bytes, rank: int) -> str:
+def write(path: Path, content: bytes, unique: str) -> str:
     """All of it or nothing, even through a crash: written beside, synced, renamed. Returns its SHA-256.
 
-    rank: its name beside is this member's only, whoever else uses the directory. Raises OSError that names a
-    file.
+    unique: part of the name beside, which is this member's only, whoever else uses the directory. Raises
+    OSError that names a file.
     """
-    beside = path.with_name(f".{path.name}.{rank}")
+    beside = path.with_name(f".{path.name}.{unique}")
     try:
         with open(beside, "wb") as file:
             file.write(content)
@@ -127,34 +137,36 @@ def remove(paths: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def remove_older(directory: Path, name: str, rank: int, shared_files: bool) -> None:
-    """What the checkpoint of that name does not need, and what a save() that was killed left behind.
+def remove_older(directory: Path, before: Latest | None, rank: int) -> None:
+    """The files of the checkpoint whose place was taken, and what saves that were killed left behind.
 
-    Only files that are called as save() calls them: the directory may hold others of the user's.
-    shared_files: not this member's own only. A file that cannot be removed is a warning: the checkpoint is
-    there, and the other members know nothing of this one's trouble.
+    Only files that are called as save() calls them, and of those that no latest.json named only old ones: the
+    directory may hold others of the user's, and another run may be saving there. One that cannot be removed
+    is a warning: the checkpoint is there, and the other members know nothing of this one's trouble.
+
+    before: what latest.json said.
     """
-    kinds = [f"member-{rank}"] + (["model", "consensus"] if shared_files else [])
-    ours = rf"({'|'.join(kinds)})-[0-9]+-{UNIQUE}\.safetensors"
-    # Probes are anybody's: all of this save() are gone, or go without being asked for.
-    patterns = [ours, rf"\.{ours}\.{rank}"] + ([r"\.probe-[0-9]+-[0-9a-f]{32}"] if shared_files else [])
-    for path in _found(directory, rank):
-        if re.fullmatch("|".join(patterns), path.name) and not path.name.endswith(f"-{name}.safetensors"):
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as cause:
-                _warn(f"member {rank} cannot remove {path}, which no checkpoint needs any more", cause)
-
-
-def _found(directory: Path, rank: int) -> list[Path]:
+    now = replaced_by(directory / "latest.json")
+    kept = now.sha256.keys() if now is not None else set()
+    named = before.sha256.keys() if before is not None else set()
     try:
-        return list(directory.iterdir())
+        for path in list(directory.iterdir()):
+            if path.name in kept or not _OURS.fullmatch(path.name):
+                continue
+            if path.name in named or time.time() - path.stat().st_mtime > _LEFT_BEHIND:
+                _remove(path, rank)
     except OSError as cause:
         _warn(f"member {rank} cannot look in {directory} for older files", cause)
-        return []
+
+
+def _remove(path: Path, rank: int) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as cause:
+        _warn(f"member {rank} cannot remove {path}, which no checkpoint needs any more", cause)
 
 
 def _warn(sentence: str, cause: OSError) -> None:
     warnings.warn(
-        f"{sentence}: {cause}. The new checkpoint is complete; the next save tries again", stacklevel=5
+        f"{sentence}: {cause}. The new checkpoint is complete; a save after an hour tries again", stacklevel=5
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import time
 import uuid
-import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,7 +46,14 @@ class Latest:
         return directory / f"member-{rank}-{self.name}.safetensors"
 
     def content(self) -> bytes:
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=1).encode()
+        values = asdict(self)
+        whole = {"format": FORMAT, "sha256_of_the_rest": _sha256(values), **values}
+        return json.dumps(whole, indent=1).encode()
+
+
+def _sha256(values: dict[str, Any]) -> str:
+    """Of what latest.json says: a changed digit is damage, not another checkpoint."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 _KINDS = {
@@ -77,26 +84,31 @@ def begun(run: Run, iteration: int) -> Latest:
     )
 
 
-def newest(run: Run, directory: Path, missing_ok: bool) -> Latest | None:
-    """This member's latest.json, or another's that was saved later. Collective.
+def settings_of(latest: Latest) -> dict[str, Any]:
+    """Every value of param_groups, by a name for sentences."""
+    groups = enumerate(latest.param_groups)
+    return {f"param_groups[{i}]['{key}']": value for i, group in groups for key, value in group.items()}
+
+
+def newest(run: Run, directory: Path, missing_ok: bool) -> tuple[Latest | None, str]:
+    """This member's latest.json, or another's that was saved later; and a warning, or "". Collective.
 
     They differ where save() was interrupted between the two, when all files of the newer one were written
     everywhere, and where a machine was not in the last run. One that is damaged does not count while another
-    member has one: a warning.
+    member has one: a warning, to be told when nobody waits for this member.
 
-    Raises Error("io") if no member has one that is whole, or if two of the same save() differ. Returns None
-    if there is none anywhere and all members say missing_ok.
+    Raises Error("io") if no member has one that is whole. None if there is none anywhere and all members say
+    missing_ok.
     """
     path = directory / "latest.json"
     text: str | None = None
-    absent = False
+    missing = False
     failure: Error | None = None
     try:
         text = path.read_text()
         _parsed(text, str(path))
     except FileNotFoundError:
-        absent = missing_ok
-        failure = error("io", f"there is no checkpoint in {directory}: it has no {path.name}")
+        missing, failure = True, error("io", f"there is no checkpoint in {directory}: it has no {path.name}")
     except Error as cause:
         text, failure = None, cause
     except (OSError, ValueError) as cause:
@@ -107,9 +119,9 @@ def newest(run: Run, directory: Path, missing_ok: bool) -> Latest | None:
         require(theirs is None or isinstance(theirs, str), "text or nothing")
         require(isinstance(absent, bool), "true or false")
 
-    told = exchanged(run.session, "latest.json", [text, absent], check)
+    told = exchanged(run.session, "latest.json", [text, missing and missing_ok], check)
     if all(absent for _, absent in told):
-        return None
+        return None, ""
     found = {
         rank: _parsed(theirs, f"the latest.json of {run.describe(rank)}")
         for rank, (theirs, _) in enumerate(told)
@@ -119,17 +131,16 @@ def newest(run: Run, directory: Path, missing_ok: bool) -> Latest | None:
         until_all_heard(run, "latest.json")
         raise error("io", f"load: {run.describe(run.rank)}: {failure}")
     first = max(found, key=lambda rank: (found[rank].saved, found[rank].name))
-    for rank, latest in found.items():
-        if latest.name == found[first].name and latest != found[first]:
-            until_all_heard(run, "latest.json")
-            raise error(
-                "io",
-                f"{path} is damaged: those of {run.describe(first)} and {run.describe(rank)} are of the same "
-                f"checkpoint, {latest.name}, and differ",
-            )
-    if text is None and path.exists():
-        warnings.warn(f"{failure}; going on with that of {run.describe(first)}", stacklevel=4)
-    return found[first]
+    damaged = text is None and not missing
+    return found[first], f"{failure}; going on with that of {run.describe(first)}" if damaged else ""
+
+
+def replaced_by(path: Path) -> Latest | None:
+    """What latest.json at `path` says now, if it is one."""
+    try:
+        return _parsed(path.read_text(), str(path))
+    except (OSError, ValueError, Error):
+        return None
 
 
 def _parsed(content: str, path: str) -> Latest:
@@ -137,10 +148,13 @@ def _parsed(content: str, path: str) -> Latest:
     try:
         latest = json.loads(content)
         written = latest.pop("format")
+        sha256 = latest.pop("sha256_of_the_rest", None)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
         raise error("io", f"{path} is no checkpoint: {cause}") from cause
     if written != FORMAT:
         raise error("io", f"{path} has format {written}; this version reads {FORMAT}")
+    if sha256 != _sha256(latest):
+        raise error("io", f"{path} is damaged: its values are not those that save() wrote")
     if missing := _KINDS.keys() - latest.keys():
         raise error("io", f"{path} is no checkpoint: it lacks {', '.join(sorted(missing))}")
     if unknown := latest.keys() - _KINDS.keys():

@@ -35,7 +35,8 @@ class DistributedOptimizer(torch.optim.Optimizer):
         self._kind = kind_of(optimizer)
         self._origin = optimizer  # schedulers made before distribute() look at it
         self._engine: _core.Engine | None = None
-        self._over: str | None = None  # why nothing can be trained any more
+        self._over = ""  # why there is no engine
+        self._remembered: dict[str, Any] | None = None  # of the engine, after finish()
         super().__init__(optimizer.param_groups, optimizer.defaults)
         self._bridges = bridges
         self._known = {bridge.parameter for bridge in bridges}
@@ -64,7 +65,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
         skip = samples == 0 or (found_inf is not None and bool(found_inf))
         gradients = [] if skip else self._gradients()
         try:
-            self._connected().step(
+            self.engine.step(
                 gradients,
                 self._addresses(),
                 self._settings(),
@@ -79,16 +80,10 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
     @property
     def engine(self) -> _core.Engine:
-        """The engine behind this optimizer, there until close()."""
+        """The engine behind this optimizer, until the run ends."""
         if self._engine is None:
             raise error("cancelled", self._over)
         return self._engine
-
-    def _connected(self) -> _core.Engine:
-        """The engine, for what needs the other members."""
-        if self._over is not None:
-            raise error("cancelled", self._over)
-        return self.engine
 
     @property
     def bridges(self) -> list[ParameterBridge]:
@@ -107,26 +102,28 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
     def drain(self, level: _core.Level) -> None:
         """Contributes nothing, until all members have come to `level`; takes the others' updates."""
-        self._connected().drain(level, self._addresses(), self._settings())
+        self.engine.drain(level, self._addresses(), self._settings())
         self._weights_written()
 
     def stats(self) -> dict[str, float]:
         """Counters since the start: iterations, bytes on the wire, seconds by stage (docs/stats.md)."""
+        if self._remembered is not None:
+            return dict(self._remembered["stats"])
         stats = self.engine.stats()
         return {name: getattr(stats, name) for name in dir(stats) if not name.startswith("_")}
 
     @property
     def iteration(self) -> int:
         """How many steps have begun, empty ones at the end of an epoch included."""
-        return self.engine.iteration
+        return self.engine.iteration if self._remembered is None else self._remembered["iteration"]
 
     def digest(self) -> int:
         """A 64-bit digest of the consensus weights, equal on all members. Waits for what is under way."""
-        return self.engine.digest()
+        return self.engine.digest() if self._remembered is None else self._remembered["digest"]
 
     def set_density(self, density: float) -> None:
         """From now on this member sends so large a share of the parameters; members may differ."""
-        self._connected().set_density(density)
+        self.engine.set_density(density)
 
     def parameters_written(self) -> None:
         """Somebody else than the engine wrote the parameters: looks at them anew."""
@@ -137,7 +134,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
         Collective; parameters_written() comes before.
         """
-        self._connected().state_loaded(iteration, self._addresses())
+        self.engine.state_loaded(iteration, self._addresses())
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's, with the engine's moments in it: copies. Waits for what is under way."""
@@ -148,7 +145,6 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's. Every member must load the same state at the same iteration."""
-        self._connected()
         super().load_state_dict(state_dict)
         # Not what torch made of the state: it casts moments and step counts to the parameters' type.
         self.state.clear()
@@ -172,13 +168,13 @@ class DistributedOptimizer(torch.optim.Optimizer):
             )
         super().add_param_group(param_group)
 
-    def end(self, why: str) -> None:
-        """From now on whatever needs the other members raises Error("cancelled") with this sentence."""
-        self._over = why
+    def remember(self) -> None:
+        """What stats(), iteration and digest() tell once the engine is gone."""
+        self._remembered = {"stats": self.stats(), "iteration": self.iteration, "digest": self.digest()}
 
-    def close(self) -> None:
-        """Gives the engine up, after end(); every later call that needs it raises Error("cancelled")."""
-        self._engine = None
+    def close(self, why: str) -> None:
+        """Gives the engine up; every later call that needs it raises Error("cancelled") with `why`."""
+        self._engine, self._over = None, why
 
     def forget(self) -> None:
         """This process was forked from the member: what it holds is the parent's."""

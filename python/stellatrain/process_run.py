@@ -30,7 +30,6 @@ def init(who: Membership | None = None) -> Run:
             "init() was called before; call finish() first, or make a Run of your own",
         )
     _run = Run(who)
-    atexit.register(_close_at_exit, _run)
     return _run
 
 
@@ -73,6 +72,9 @@ def finish() -> None:
     default_run().finish()
 
 
-def _close_at_exit(run: Run) -> None:
+@atexit.register
+def _close_at_exit() -> None:
+    if _run is None:
+        return
     failure = getattr(sys, "last_value", None)  # what ended the script, if something did
-    run.close("its script ended without finish()" if failure is None else sentence_of(failure))
+    _run.close("its script ended without finish()" if failure is None else sentence_of(failure))

@@ -160,12 +160,14 @@ class Run:
     def finish(self) -> None:
         """Applies the last updates; all members end with equal weights and buffers. Collective, once.
 
-        What the optimizer knows can still be asked: state_dict(), stats(), iteration, digest().
+        The engine's memory is free again; the optimizer still tells stats(), iteration and digest().
         """
         if self.optimizer is not None:
             self.optimizer.drain(_core.Level.finished)
             buffers.assign(self.model, buffers.averaged(self.session, self.model))
         self.session.leave()
+        if self.optimizer is not None:
+            self.optimizer.remember()
         self._end("the run is over: finish() was called")
 
     def close(self, reason: str | None = None) -> None:
@@ -173,15 +175,14 @@ class Run:
         if self._session is not None and reason is not None:
             self._session.abort(reason)  # before the engine goes, which knows no reason
         self._end(f"the run is over: it was closed{'' if reason is None else f' ({reason})'}")
-        if self.optimizer is not None:
-            self.optimizer.close()
 
     def _end(self, why: str) -> None:
-        if self._session is None:
+        if self._session is None:  # it has ended, or this process was forked from the member's
             return
-        self._session, self._over = None, why
+        session, self._session, self._over = self._session, None, why
         if self.optimizer is not None:
-            self.optimizer.end(why)
+            self.optimizer.close(why)
+        del session  # after the engine
 
     def forget(self) -> None:
         """This process was forked from the member: what it holds is the parent's. Tells nobody."""

@@ -28,8 +28,8 @@ void translate(const std::exception_ptr& thrown, void* type) {
   try {
     std::rethrow_exception(thrown);
   } catch (const Error& error) {
-    // A Ctrl-C that came meanwhile wins: where a script ends by an exception while a signal is pending, Python
-    // shows neither.
+    // A Ctrl-C that came meanwhile wins: where a script ends by an exception while a signal is pending,
+    // Python shows neither.
     if (PyErr_CheckSignals() != 0) return;
     const nb::handle python_type(static_cast<PyObject*>(type));
     nb::object instance = python_type(valid_utf8(error.what()));  // it may quote a peer or a variable

@@ -74,9 +74,17 @@ def described(directory: Path) -> dict[str, Any]:
 def rewrite(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     """As if save() had written these."""
     save_file(tensors, path)
-    latest = described(path.parent)
-    latest["sha256"][path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    (path.parent / "latest.json").write_text(json.dumps(latest))
+    hashes = described(path.parent)["sha256"]
+    hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    redescribe(path.parent, {"sha256": hashes})
+
+
+def redescribe(directory: Path, changes: dict[str, Any]) -> None:
+    """latest.json with other values, as if save() had written them."""
+    latest = described(directory) | changes
+    values = {key: value for key, value in latest.items() if key not in ("format", "sha256_of_the_rest")}
+    latest["sha256_of_the_rest"] = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    (directory / "latest.json").write_text(json.dumps(latest))
 
 
 def saved(directory: Path, world_size: int = 1) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from checkpointing import described, file_of, normed, rewrite, saved, started
+from checkpointing import described, file_of, normed, redescribe, rewrite, saved, started
 from conftest import outcomes_of_members, run_members
 from safetensors.torch import load_file, save_file
 from training import adamw, mlp, plain_loop
@@ -286,6 +286,8 @@ def test_a_tensor_that_is_not_what_it_must_be_is_named_on_every_member_and_nothi
         {"param_groups": [5]},
         {"param_groups": [{"params": []}]},
         {"param_groups": [{"lr": "fast"}]},
+        {"param_groups": [{"lr": "0.03"}]},
+        {"param_groups": [{"lr": 10**400}]},
         {"param_groups": [{"betas": 1}]},
         {"param_groups": [{"lr": -1}]},
         {"param_groups": [{"lr": float("nan")}]},
@@ -296,14 +298,19 @@ def test_a_tensor_that_is_not_what_it_must_be_is_named_on_every_member_and_nothi
 def test_a_value_of_latest_json_that_cannot_be_is_named_on_every_member(
     checkpoint: Path, damage: dict[str, Any]
 ) -> None:
-    path = checkpoint / "latest.json"
-    path.write_text(json.dumps(described(checkpoint) | damage))
+    redescribe(checkpoint, damage)
     for failure in load_outcomes(checkpoint, 2):
         assert isinstance(failure, Error)
         assert failure.code in ("io", "mismatch")
         assert "latest.json" in str(failure)
         for key in damage:
             assert f"'{key}'" in str(failure)
+
+
+def test_a_digit_that_changed_in_latest_json_is_noticed(checkpoint: Path) -> None:
+    path = checkpoint / "latest.json"
+    path.write_text(path.read_text().replace('"lr": 0.01', '"lr": 0.03'))
+    assert_nothing_is_loaded(checkpoint, "io", ["latest.json is damaged", "not those that save() wrote"])
 
 
 def test_what_fails_on_one_member_after_all_checks_is_told_to_all(checkpoint: Path) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -137,6 +137,11 @@ def test_what_a_save_that_was_killed_left_is_removed_by_the_next(tmp_path: Path)
     member = "member-1-1-01234567.safetensors"
     for name in (f".probe-1-{'0123456789abcdef' * 2}", f".{member}.1", member):
         (tmp_path / name).write_bytes(b"")
+    young = set(tmp_path.iterdir())
+    save_after(2, [tmp_path] * 2)
+    assert young < set(tmp_path.iterdir())  # another run may be writing them
+    for path in young:
+        os.utime(path, (time.time() - 3700,) * 2)
     save_after(3, [tmp_path] * 2)
     assert files_in(tmp_path) == sorted([*SHARED, "member-0", "member-1"])
 
@@ -156,13 +161,14 @@ def test_an_older_file_that_cannot_be_removed_is_a_warning_that_names_it(
     save_after(2, [tmp_path] * 2)
     older = file_of(tmp_path, "member-1")
     monkeypatch.setattr(Path, "unlink", refused)
-    with pytest.warns(UserWarning, match=f"member 1 cannot remove {re.escape(str(older))}") as warned:
+    with pytest.warns(UserWarning, match=f"member 0 cannot remove {re.escape(str(older))}") as warned:
         digest = save_after(3, [tmp_path] * 2)
     (warning,) = warned
     assert os.strerror(code) in str(warning.message)
     assert loaded_from([tmp_path] * 2) == [(3, digest)] * 2
     assert older.exists()
     monkeypatch.undo()
+    os.utime(older, (time.time() - 3700,) * 2)
     save_after(4, [tmp_path] * 2)
     assert not older.exists()
 
@@ -185,22 +191,45 @@ def test_all_members_of_a_save_write_the_same_latest_json(tmp_path: Path) -> Non
     assert first == second
 
 
-def test_two_that_differ_though_of_one_save_are_an_error_on_all(tmp_path: Path) -> None:
-    directories = [tmp_path / "0", tmp_path / "1"]
-    save_after(1, directories)
-    path = directories[1] / "latest.json"
-    path.write_text(json.dumps(described(directories[1]) | {"world_size": 3}))
+@pytest.mark.parametrize("shared", [True, False])
+def test_members_whose_param_groups_differ_do_not_save(tmp_path: Path, shared: bool) -> None:
+    """The next step would say it; until then the checkpoint before must stay."""
 
     def member(run: Run) -> None:
-        started(run, nets[run.rank])
-        run.load(directories[run.rank])
+        optimizer, _ = started(run, nets[run.rank])
+        optimizer.param_groups[0]["lr"] = 0.1 + run.rank
+        run.save(tmp_path / ("0" if shared else str(run.rank)))
 
     nets = [normed(), normed()]
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
-        assert failure.code == "io"
-        assert "latest.json is damaged" in str(failure)
-        assert "are of the same checkpoint" in str(failure)
+        assert failure.code == "mismatch"
+        assert "save: param_groups[0]['lr'] is " in str(failure)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_runs_that_save_into_one_directory_leave_a_checkpoint_that_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a job was started anew while the old one is still dying."""
+    replace = os.replace
+
+    def other_saves_first(source: Path, target: Path) -> None:
+        if Path(target).name == "latest.json":
+            monkeypatch.undo()
+            save_after(4, [tmp_path])
+        replace(source, target)
+
+    save_after(2, [tmp_path])
+    monkeypatch.setattr(os, "replace", other_saves_first)
+    digest = save_after(3, [tmp_path])
+    assert loaded_from([tmp_path]) == [(3, digest)]
+
+
+def test_files_of_ranks_that_there_are_no_more_go_too(tmp_path: Path) -> None:
+    save_after(2, [tmp_path] * 3)
+    save_after(3, [tmp_path])
+    assert files_in(tmp_path) == sorted([*SHARED, "member-0"])
 
 
 def load_or_begin(run: Run, net: torch.nn.Module, directory: Path) -> tuple[object, int]:

@@ -305,6 +305,17 @@ def test_control_c_to_all_at_once_shows_each_where_it_was() -> None:
         assert output.splitlines()[-1] == "KeyboardInterrupt"
 
 
+def test_the_workers_of_an_evaluation_after_finish_read_and_end() -> None:
+    """They are forked from a process that was a member."""
+    script = SCRIPT.format(inside="") + (
+        "data = torch.utils.data.TensorDataset(torch.ones(8, 4))\n"
+        "loader = torch.utils.data.DataLoader(data, num_workers=2, multiprocessing_context='fork')\n"
+        "os.write(1, f'evaluated {sum(len(batch[0]) for batch in loader)}\\n'.encode())\n"
+    )
+    (output,) = outputs([start(script, WORLD_SIZE="1", RANK="0")])
+    assert output.splitlines()[-1] == "evaluated 8"
+
+
 FORKING = """
     if step == 1:
         child = os.fork()

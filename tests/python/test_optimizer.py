@@ -302,10 +302,10 @@ def test_two_runs_in_one_process_train_two_models() -> None:
     [
         lambda run, optimizer: optimizer.step(),
         lambda run, optimizer: optimizer.set_density(0.5),
-        lambda run, optimizer: optimizer.load_state_dict(optimizer.state_dict()),
+        lambda run, optimizer: optimizer.state_dict(),
         lambda run, optimizer: run.finish(),
     ],
-    ids=["step", "set_density", "load_state_dict", "finish"],
+    ids=["step", "set_density", "state_dict", "finish"],
 )
 def test_after_finish_what_needs_the_others_says_that_the_run_is_over(call: Callable) -> None:
     def member(run: Run):
@@ -320,8 +320,7 @@ def test_after_finish_what_needs_the_others_says_that_the_run_is_over(call: Call
     assert "the run is over: finish() was called" in str(failure)
 
 
-def test_after_finish_the_optimizer_still_tells_what_it_knows() -> None:
-    """state_dict() then belongs to what model.state_dict() holds."""
+def test_after_finish_the_optimizer_still_tells_what_it_counted() -> None:
 
     def member(run: Run):
         net = nets[run.rank]
@@ -329,8 +328,7 @@ def test_after_finish_the_optimizer_still_tells_what_it_knows() -> None:
         plain_loop(net, optimizer, vectors(4, 4))
         run.finish()
         assert optimizer.stats()["bytes_sent"] > 0
-        state = optimizer.state_dict()["state"]
-        return optimizer.iteration, optimizer.digest(), [state[i]["exp_avg"].tolist() for i in sorted(state)]
+        return optimizer.iteration, optimizer.digest()
 
     nets = [mlp(), mlp()]
     first, second = run_members(2, member)
