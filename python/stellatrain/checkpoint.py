@@ -35,7 +35,7 @@ from stellatrain.checkpoint_checks import (
     check_own,
 )
 from stellatrain.checkpoint_directory import read, remove, remove_older, write, writes_shared_files
-from stellatrain.checkpoint_latest import Latest, begun, newest, replaced_by, settings_of
+from stellatrain.checkpoint_latest import Latest, begun, current, newest, settings_of
 from stellatrain.checkpoint_tensors import (
     EXTRA,
     Tensors,
@@ -114,7 +114,7 @@ def save(run: Run, directory: Path, extra: dict[str, Any] | None = None) -> None
     def write_latest() -> None:
         nonlocal before
         if writes_shared:
-            before = replaced_by(directory / "latest.json")
+            before = current(directory / "latest.json")
             content = replace(latest, sha256=all_hashes).content()
             write(directory / "latest.json", content, f"{run.rank}-{latest.name}")
 

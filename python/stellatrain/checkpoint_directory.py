@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from stellatrain.checkpoint_agreement import together
-from stellatrain.checkpoint_latest import UNIQUE, Latest, replaced_by
+from stellatrain.checkpoint_latest import UNIQUE, Latest, current
 from stellatrain.checkpoint_tensors import Tensors
 from stellatrain.errors import error
 
@@ -65,7 +65,7 @@ def writes_shared_files(run: Run, directory: Path) -> bool:
         together(run, "save", leave)
         together(run, "save", look)  # all have looked before anybody's goes
     finally:
-        with contextlib.suppress(OSError):  # the next save takes it away
+        with contextlib.suppress(OSError):  # remove_older() takes it away some time
             mine.unlink(missing_ok=True)
     return first == run.rank
 
@@ -146,15 +146,16 @@ def remove_older(directory: Path, before: Latest | None, rank: int) -> None:
 
     before: what latest.json said.
     """
-    now = replaced_by(directory / "latest.json")
+    now = current(directory / "latest.json")
     kept = now.sha256.keys() if now is not None else set()
     named = before.sha256.keys() if before is not None else set()
     try:
         for path in list(directory.iterdir()):
             if path.name in kept or not _OURS.fullmatch(path.name):
                 continue
-            if path.name in named or time.time() - path.stat().st_mtime > _LEFT_BEHIND:
-                _remove(path, rank)
+            with contextlib.suppress(FileNotFoundError):  # a probe of another run, that just went
+                if path.name in named or time.time() - path.stat().st_mtime > _LEFT_BEHIND:
+                    _remove(path, rank)
     except OSError as cause:
         _warn(f"member {rank} cannot look in {directory} for older files", cause)
 

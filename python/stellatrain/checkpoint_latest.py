@@ -135,7 +135,7 @@ def newest(run: Run, directory: Path, missing_ok: bool) -> tuple[Latest | None, 
     return found[first], f"{failure}; going on with that of {run.describe(first)}" if damaged else ""
 
 
-def replaced_by(path: Path) -> Latest | None:
+def current(path: Path) -> Latest | None:
     """What latest.json at `path` says now, if it is one."""
     try:
         return _parsed(path.read_text(), str(path))

@@ -172,17 +172,18 @@ class Run:
 
     def close(self, reason: str | None = None) -> None:
         """Ends this member's part. Without finish() before, the others end with an error that names it."""
-        if self._session is not None and reason is not None:
-            self._session.abort(reason)  # before the engine goes, which knows no reason
-        self._end(f"the run is over: it was closed{'' if reason is None else f' ({reason})'}")
+        try:
+            if self._session is not None and reason is not None:
+                self._session.abort(reason)  # before the engine goes, which knows no reason
+        finally:
+            self._end(f"the run is over: it was closed{'' if reason is None else f' ({reason})'}")
 
     def _end(self, why: str) -> None:
         if self._session is None:  # it has ended, or this process was forked from the member's
             return
-        session, self._session, self._over = self._session, None, why
+        self._session, self._over = None, why  # the engine keeps it while it needs it
         if self.optimizer is not None:
             self.optimizer.close(why)
-        del session  # after the engine
 
     def forget(self) -> None:
         """This process was forked from the member: what it holds is the parent's. Tells nobody."""
