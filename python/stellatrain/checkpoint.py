@@ -17,15 +17,11 @@ checkpoint_<part>.py, the page for users is docs/checkpoints.md.
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors.torch import save as to_bytes
-
 from stellatrain import buffers
-from stellatrain.checkpoint_agreement import agree, together, until_all_heard
+from stellatrain.checkpoint_agreement import agree, together
 from stellatrain.checkpoint_checks import (
     check_consensus,
     check_counters,
@@ -34,25 +30,20 @@ from stellatrain.checkpoint_checks import (
     check_model,
     check_own,
 )
-from stellatrain.checkpoint_directory import read, remove, remove_older, write, writes_shared_files
-from stellatrain.checkpoint_latest import Latest, begun, current, newest, settings_of
+from stellatrain.checkpoint_directory import read, writes_shared_files
+from stellatrain.checkpoint_latest import begun, newest
+from stellatrain.checkpoint_saving import Saving
 from stellatrain.checkpoint_tensors import (
     EXTRA,
     Tensors,
-    buffer_tensors,
-    consensus_tensors,
     fill_engine,
     fill_model,
     hashes_of_untrained,
-    model_tensors,
-    own_tensors,
 )
-from stellatrain.errors import Error, error
+from stellatrain.errors import error
 from stellatrain.extra import to_tensor
-from stellatrain.messages import require
 from stellatrain.random_states import (
     check_random_states,
-    random_states,
     set_random_states,
     warn_of_other_devices,
 )
@@ -83,53 +74,13 @@ def save(run: Run, directory: Path, extra: dict[str, Any] | None = None) -> None
 
     together(run, "save", prepare)
     agree(run, "save", {"digest": optimizer.digest()}, "report this: it should not happen")
-    agree(run, "save", settings_of(latest), "param_groups must be the same on every member")
     untrained = {f"the SHA-256 of '{name}'": hash_ for name, hash_ in hashes_of_untrained(run).items()}
     agree(run, "save", untrained, "parameters that are not trained must be the same on every member")
-    writes_shared = writes_shared_files(run, directory)
-    mean_buffers = buffers.averaged(run.session, run.model)
 
-    hashes: dict[str, str] = {}  # of the files that this member writes, by name
-
-    def write_file(path: Path, tensors: Tensors) -> None:
-        hashes[path.name] = ""
-        hashes[path.name] = write(path, to_bytes(tensors), str(run.rank))
-
-    def write_tensors() -> dict[str, str]:
-        epochs = {"loader_epochs": torch.tensor(run.loader_epochs(), dtype=torch.int64)}
-        own = own_tensors(run) | buffer_tensors(run.model) | random_states(run.model) | epochs | given
-        write_file(latest.member(directory, run.rank), own)
-        if writes_shared:
-            model, others = model_tensors(run, mean_buffers)
-            write_file(latest.model(directory), model)
-            write_file(latest.consensus(directory), consensus_tensors(run) | others)
-        return hashes
-
-    def remove_written() -> None:
-        """Nothing will name these files: a full disk has room again."""
-        remove(directory / name for name in hashes)
-
-    before: Latest | None = None
-
-    def write_latest() -> None:
-        nonlocal before
-        if writes_shared:
-            before = current(directory / "latest.json")
-            content = replace(latest, sha256=all_hashes).content()
-            write(directory / "latest.json", content, f"{run.rank}-{latest.name}")
-
-    def check_hashes(written: Any) -> None:
-        require(all(isinstance(sha256, str) for sha256 in written.values()), "a hash for each name")
-
-    written = together(run, "save", write_tensors, check_hashes, undo=remove_written)
-    try:
-        all_hashes = _same(run, written)
-    except Error:
-        remove_written()
-        raise
-    together(run, "save", write_latest)
-    if writes_shared:
-        remove_older(directory, before, run.rank)
+    saving = Saving(run, directory, latest, writes_shared_files(run, directory))
+    saving.make_room()
+    saving.write_tensors(given, buffers.averaged(run.session, run.model))
+    saving.write_latest()
 
 
 def load(run: Run, directory: Path, missing_ok: bool = False) -> dict[str, Any] | None:
@@ -188,23 +139,6 @@ def load(run: Run, directory: Path, missing_ok: bool = False) -> dict[str, Any] 
         warnings.warn(warning, stacklevel=3)
     warn_of_other_devices(run.model, own, own_path)
     return extra
-
-
-def _same(run: Run, written: list[dict[str, str]]) -> dict[str, str]:
-    """The hashes of all files. Several members write the same one where each has a directory of its own."""
-    hashes: dict[str, str] = {}
-    writer: dict[str, int] = {}
-    for rank, files in enumerate(written):
-        for name, sha256 in files.items():
-            if hashes.setdefault(name, sha256) != sha256:
-                until_all_heard(run, "save")
-                raise error(
-                    "mismatch",
-                    f"save: {run.describe(writer[name])} and {run.describe(rank)} hold different values for "
-                    f"{name}: were parameters changed on one of them, other than by step()?",
-                )
-            writer.setdefault(name, rank)
-    return hashes
 
 
 def _optimizer(run: Run) -> Any:

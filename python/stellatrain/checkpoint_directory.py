@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import re
-import time
+import tempfile
 import uuid
 import warnings
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from stellatrain.checkpoint_agreement import together
-from stellatrain.checkpoint_latest import UNIQUE, Latest, current
+from stellatrain.checkpoint_latest import NAME
 from stellatrain.checkpoint_tensors import Tensors
 from stellatrain.errors import error
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from stellatrain.run import Run
 
 
-_OURS = re.compile(
-    rf"(model|consensus|member-[0-9]+)-[0-9]+-{UNIQUE}\.safetensors"
-    rf"|\.(model|consensus|member-[0-9]+)-[0-9]+-{UNIQUE}\.safetensors\.[0-9]+"
-    rf"|\.latest\.json\.[0-9]+-[0-9]+-{UNIQUE}"
+_OURS = re.compile(  # with the checkpoint's name as a group
+    rf"(?:model|consensus|member-[0-9]+)-({NAME})\.safetensors"
+    rf"|\.(?:model|consensus|member-[0-9]+)-({NAME})\.safetensors\.[0-9]+"
+    rf"|\.latest\.json\.[0-9]+-({NAME})"
     r"|\.probe-[0-9]+-[0-9a-f]{32}"
 )
 _LEFT_BEHIND = 3600  # seconds without a change, after which a file is none that is being written
@@ -137,37 +137,41 @@ def remove(paths: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def remove_older(directory: Path, before: Latest | None, rank: int) -> None:
+def remove_older(directory: Path, kept: set[str], replaced: str | None, rank: int) -> None:
     """The files of the checkpoint whose place was taken, and what saves that were killed left behind.
 
-    Only files that are called as save() calls them, and of those that no latest.json named only old ones: the
+    Only files that are called as save() calls them, and only old ones of those that belong to neither: the
     directory may hold others of the user's, and another run may be saving there. One that cannot be removed
-    is a warning: the checkpoint is there, and the other members know nothing of this one's trouble.
+    is a warning: the other members know nothing of this one's trouble.
 
-    before: what latest.json said.
+    kept, replaced: names of checkpoints.
     """
-    now = current(directory / "latest.json")
-    kept = now.sha256.keys() if now is not None else set()
-    named = before.sha256.keys() if before is not None else set()
     try:
-        for path in list(directory.iterdir()):
-            if path.name in kept or not _OURS.fullmatch(path.name):
-                continue
-            with contextlib.suppress(FileNotFoundError):  # a probe of another run, that just went
-                if path.name in named or time.time() - path.stat().st_mtime > _LEFT_BEHIND:
-                    _remove(path, rank)
+        now = _time(directory)
+        entries = list(os.scandir(directory))
     except OSError as cause:
         _warn(f"member {rank} cannot look in {directory} for older files", cause)
+        return
+    for entry in entries:
+        ours = _OURS.fullmatch(entry.name)
+        name = next(filter(None, ours.groups()), "") if ours else ""
+        if ours is None or name in kept or entry.is_dir(follow_symlinks=False):
+            continue
+        try:
+            age = abs(now - entry.stat(follow_symlinks=False).st_mtime)  # a clock may have been ahead
+            if (name and name == replaced) or age > _LEFT_BEHIND:
+                os.unlink(entry.path)
+        except FileNotFoundError:  # a probe of another run, that just went
+            continue
+        except OSError as cause:
+            _warn(f"member {rank} cannot remove {entry.path}, which no checkpoint needs any more", cause)
 
 
-def _remove(path: Path, rank: int) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError as cause:
-        _warn(f"member {rank} cannot remove {path}, which no checkpoint needs any more", cause)
+def _time(directory: Path) -> float:
+    """By the clock that files there get their times from."""
+    with tempfile.TemporaryFile(dir=directory) as file:
+        return os.fstat(file.fileno()).st_mtime
 
 
 def _warn(sentence: str, cause: OSError) -> None:
-    warnings.warn(
-        f"{sentence}: {cause}. The new checkpoint is complete; a save after an hour tries again", stacklevel=5
-    )
+    warnings.warn(f"{sentence}: {cause}. A save after an hour tries again", stacklevel=6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -13,27 +14,29 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from stellatrain.checkpoint_agreement import until_all_heard
+from stellatrain.checkpoint_agreement import together, until_all_heard
 from stellatrain.errors import Error, error
 from stellatrain.messages import exchanged, require
+from stellatrain.settings import group_settings
 
 if TYPE_CHECKING:
     from stellatrain.run import Run
 
-FORMAT = 5
-UNIQUE = "[0-9a-f]{8}"  # what no other save() has, in the names of its files
+FORMAT = 6
+UNIQUE = "[0-9a-f]{8}"  # what no other save() has
+NAME = f"[0-9]+-{UNIQUE}"  # of a checkpoint: iteration and that
 
 
 @dataclass(frozen=True)
 class Latest:
     """The content of latest.json, the same on all members."""
 
-    name: str  # "<iteration>-<8 hexadecimal digits>"
+    name: str  # NAME
     saved: int  # member 0's clock at this save(), in nanoseconds since 1970
     iteration: int
     world_size: int
     optimizer: str
-    param_groups: list[dict[str, Any]]
+    param_groups: list[dict[str, Any]]  # member 0's, what JSON can hold of them
     sha256: dict[str, str]  # of every file of the checkpoint, by its name
 
     def model(self, directory: Path) -> Path:
@@ -68,26 +71,34 @@ _KINDS = {
 
 
 def begun(run: Run, iteration: int) -> Latest:
-    """What a save() of this moment is called. The hashes come when the files are written. Collective."""
+    """What a save() of this moment is called. The hashes come when the files are written. Collective.
+
+    Raises Error("mismatch") on every member if one's settings are not member 0's (src/optim/settings.hpp).
+    """
 
     def check(message: Any) -> None:
-        saved, unique = message
+        saved, unique, groups = message
         require(type(saved) is int and 0 <= saved < 2**63, "a time")
         require(isinstance(unique, str) and re.fullmatch(UNIQUE, unique), "8 hexadecimal digits")
+        require(isinstance(groups, list) and all(isinstance(group, dict) for group in groups), "settings")
 
-    mine = [time.time_ns(), uuid.uuid4().hex[:8]]
-    saved, unique = exchanged(run.session, "checkpoint name", mine, check)[0]
     optimizer = run.optimizer
-    groups = [_numbers(group) for group in optimizer.param_groups]
+    mine = [time.time_ns(), uuid.uuid4().hex[:8], [_numbers(group) for group in optimizer.param_groups]]
+    saved, unique, groups = exchanged(run.session, "checkpoint name", mine, check)[0]
+
+    def compare() -> None:
+        for i, (group, numbers) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
+            here, there = (group_settings(optimizer.kind, each) for each in (group, {**group, **numbers}))
+            if difference := here.first_difference(there):
+                raise error(
+                    "mismatch",
+                    f"param_groups[{i}]: {difference}, on {run.describe(0)}; set the same on every member",
+                )
+
+    together(run, "save", compare)
     return Latest(
         f"{iteration}-{unique}", saved, iteration, run.world_size, optimizer.kind.name, groups, sha256={}
     )
-
-
-def settings_of(latest: Latest) -> dict[str, Any]:
-    """Every value of param_groups, by a name for sentences."""
-    groups = enumerate(latest.param_groups)
-    return {f"param_groups[{i}]['{key}']": value for i, group in groups for key, value in group.items()}
 
 
 def newest(run: Run, directory: Path, missing_ok: bool) -> tuple[Latest | None, str]:
@@ -143,17 +154,36 @@ def current(path: Path) -> Latest | None:
         return None
 
 
+def names_in_use(run: Run, directory: Path) -> set[str] | None:
+    """The checkpoints that the members' latest.json name. Collective.
+
+    None if one's cannot be read: it may name any.
+    """
+    path = directory / "latest.json"
+    names: list[str] | None = None
+    with contextlib.suppress(OSError, ValueError, Error):
+        names = [_parsed(path.read_text(), str(path)).name] if path.exists() else []
+
+    def check(theirs: Any) -> None:
+        names = [] if theirs is None else theirs
+        require(isinstance(names, list) and all(isinstance(name, str) for name in names), "names or nothing")
+
+    told = exchanged(run.session, "checkpoints in use", names, check)
+    return None if None in told else {name for theirs in told for name in theirs}
+
+
 def _parsed(content: str, path: str) -> Latest:
     """path: where it is from, for the Error("io") if it is no latest.json that this version reads."""
     try:
         latest = json.loads(content)
         written = latest.pop("format")
         sha256 = latest.pop("sha256_of_the_rest", None)
+        found = _sha256(latest)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
         raise error("io", f"{path} is no checkpoint: {cause}") from cause
     if written != FORMAT:
         raise error("io", f"{path} has format {written}; this version reads {FORMAT}")
-    if sha256 != _sha256(latest):
+    if sha256 != found:
         raise error("io", f"{path} is damaged: its values are not those that save() wrote")
     if missing := _KINDS.keys() - latest.keys():
         raise error("io", f"{path} is no checkpoint: it lacks {', '.join(sorted(missing))}")

@@ -145,10 +145,11 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's. Every member must load the same state at the same iteration."""
+        engine = self.engine  # before anything is changed
         super().load_state_dict(state_dict)
         # Not what torch made of the state: it casts moments and step counts to the parameters' type.
         self.state.clear()
-        import_state(self.engine, self._bridges, self._saved_by_parameter(state_dict))
+        import_state(engine, self._bridges, self._saved_by_parameter(state_dict))
         self._origin.param_groups = self.param_groups
 
     def __getstate__(self) -> dict[str, Any]:

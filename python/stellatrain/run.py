@@ -181,9 +181,9 @@ class Run:
     def _end(self, why: str) -> None:
         if self._session is None:  # it has ended, or this process was forked from the member's
             return
-        self._session, self._over = None, why  # the engine keeps it while it needs it
         if self.optimizer is not None:
             self.optimizer.close(why)
+        self._session, self._over = None, why  # last: until then close() still has something to do
 
     def forget(self) -> None:
         """This process was forked from the member: what it holds is the parent's. Tells nobody."""

@@ -41,17 +41,25 @@ def group_settings(kind: _core.OptimizerKind, group: dict[str, Any]) -> _core.Gr
         raise error("invalid_argument", "differentiable=True optimizers are not supported")
     settings = _core.GroupSettings()
     settings.kind = kind
-    settings.lr = float(group["lr"])
-    settings.weight_decay = float(group["weight_decay"])
+    settings.lr = _number(group, "lr")
+    settings.weight_decay = _number(group, "weight_decay")
     settings.maximize = bool(group["maximize"])
     if kind is _core.OptimizerKind.sgd:
-        settings.momentum = float(group["momentum"])
-        settings.dampening = float(group["dampening"])
+        settings.momentum = _number(group, "momentum")
+        settings.dampening = _number(group, "dampening")
         settings.nesterov = bool(group["nesterov"])
         return settings
     if group.get("decoupled_weight_decay"):
         settings.kind = _core.OptimizerKind.adamw
     settings.beta1, settings.beta2 = (float(beta) for beta in group["betas"])
-    settings.eps = float(group["eps"])
+    settings.eps = _number(group, "eps")
     settings.amsgrad = bool(group["amsgrad"])
     return settings
+
+
+def _number(group: dict[str, Any], key: str) -> float:
+    """A one-element tensor is one too, as in torch."""
+    value = group[key]
+    if isinstance(value, str):
+        raise error("invalid_argument", f"'{key}' is {value!r:.40}, which is no number")
+    return float(value)

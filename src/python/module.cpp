@@ -41,7 +41,11 @@ void translate(const std::exception_ptr& thrown, void* type) {
 // For a process that was forked from one with threads of ours: it has none of them, and whatever joins them
 // waits for ever. So a Session or Engine of the parent goes without its destructor there, and the process
 // ends without static ones, Asio's among them; by then Python has done all of its own.
-void forget(nb::handle instance) { nb::inst_set_state(instance, /*ready=*/true, /*destruct=*/false); }
+void forget(nb::handle instance) {
+  nb::inst_set_state(instance, /*ready=*/true, /*destruct=*/false);
+  instance.inc_ref();  // for ever, or an Engine's end would let go of the Session that it keeps
+  nb::set_leak_warnings(false);
+}
 
 void skip_static_destructors() {
   ::on_exit(

@@ -70,7 +70,12 @@ def test_a_broken_file_is_an_error_on_every_member_that_names_it(
 
 @pytest.mark.parametrize(
     "text",
-    ["[]", "{}", "null", "5", '"format"', '{"format": 4}', '{"format": 5}', '{"format": 99}', "\udcff"],
+    [
+        *("[]", "{}", "null", "5", '"format"', "\udcff"),
+        *(f'{{"format": {number}}}' for number in (5, 6, 99)),
+        *(f'{{"format": 6, "name": {"[" * depth}{"]" * depth}}}' for depth in (900, 100_000)),
+    ],
+    ids=lambda text: text[:20],
 )
 def test_a_latest_json_that_is_none_is_an_error(checkpoint: Path, text: str) -> None:
     (checkpoint / "latest.json").write_text(text, errors="surrogateescape")
@@ -85,7 +90,7 @@ def test_a_checkpoint_of_another_format_says_so(checkpoint: Path) -> None:
     path.write_text(json.dumps(described(checkpoint) | {"format": 4}))
     for failure in load_outcomes(checkpoint, 2):
         assert isinstance(failure, Error)
-        assert "has format 4; this version reads 5" in str(failure)
+        assert "has format 4; this version reads 6" in str(failure)
 
 
 @pytest.mark.parametrize(

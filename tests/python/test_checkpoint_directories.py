@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import shutil
+import threading
 import time
 from pathlib import Path
 
@@ -146,21 +147,137 @@ def test_what_a_save_that_was_killed_left_is_removed_by_the_next(tmp_path: Path)
     assert files_in(tmp_path) == sorted([*SHARED, "member-0", "member-1"])
 
 
+def test_what_a_save_that_was_killed_left_goes_before_the_next_writes_anything(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a disk that it filled could never be saved on again."""
+
+    def no_room(source: Path, target: Path) -> None:
+        assert not left.exists()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    left = tmp_path / "model-1-01234567.safetensors"
+    left.write_bytes(b"")
+    os.utime(left, (time.time() - 3700,) * 2)
+    monkeypatch.setattr(os, "replace", no_room)
+    with pytest.raises(Error, match="No space left"):
+        save_after(2, [tmp_path])
+
+
+def test_what_another_members_latest_json_names_is_nothing_that_was_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A save killed between two latest.json long ago; the next one is killed too."""
+    directories = [tmp_path / "0", tmp_path / "1"]
+    save_after(2, directories)
+    older = (directories[1] / "latest.json").read_bytes()
+    shutil.copytree(directories[1], tmp_path / "older")
+    digest = save_after(3, directories)
+    (directories[1] / "latest.json").write_bytes(older)
+    for path in (tmp_path / "older").glob("*.safetensors"):
+        shutil.copy(path, directories[1])
+    for path in tmp_path.glob("?/*"):
+        os.utime(path, (time.time() - 3700,) * 2)
+
+    def no_room(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    monkeypatch.setattr(os, "replace", no_room)
+    with pytest.raises(Error, match="No space left"):
+        save_after(4, directories)
+    monkeypatch.undo()
+    assert loaded_from(directories) == [(3, digest)] * 2
+
+
+@pytest.mark.parametrize("which", ["damaged", "of another version"])
+def test_while_a_latest_json_cannot_be_read_old_files_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """It may name them."""
+    save_after(2, [tmp_path])
+    latest = tmp_path / "latest.json"
+    latest.write_text("{" if which == "damaged" else latest.read_text().replace('"format": ', '"format": 1'))
+    before = set(tmp_path.iterdir())
+    for path in before:
+        os.utime(path, (0, 0))
+
+    def no_room(source: Path, target: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+
+    monkeypatch.setattr(os, "replace", no_room)
+    with pytest.raises(Error, match="No space left"):
+        save_after(4, [tmp_path])
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_a_latest_json_that_cannot_be_written_on_the_only_member_that_does_leaves_no_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(source: Path, target: Path) -> None:
+        if Path(target).name == "latest.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        replace(source, target)
+
+    replace = os.replace
+    digest = save_after(2, [tmp_path] * 2)
+    before = set(tmp_path.iterdir())
+    monkeypatch.setattr(os, "replace", no_room)
+    with pytest.raises(Error, match=r"member 0 .* could not do its part: .*No space left"):
+        save_after(3, [tmp_path] * 2)
+    monkeypatch.undo()
+    assert set(tmp_path.iterdir()) == before
+    assert loaded_from([tmp_path] * 2) == [(2, digest)] * 2
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_checkpoint_that_one_latest_json_names_already_stays_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    """The other could not be written; or it was, and its directory could not be synced."""
+
+    def no_room(source: Path, target: Path) -> None:
+        if Path(target) == directories[rank] / "latest.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
+        replace(source, target)
+
+    replace = os.replace
+    directories = [tmp_path / "0", tmp_path / "1"]
+    save_after(2, directories)
+    monkeypatch.setattr(os, "replace", no_room)
+    with pytest.raises(Error, match=rf"member {rank} .* could not do its part"):
+        save_after(3, directories)
+    monkeypatch.undo()
+    assert [iteration for iteration, _ in loaded_from(directories)] == [3, 3]
+
+
+def test_what_is_called_like_a_file_of_a_checkpoint_and_is_none_harms_nothing(tmp_path: Path) -> None:
+    (tmp_path / "model-1-00000000.safetensors").mkdir()
+    loop = tmp_path / "model-1-11111111.safetensors"
+    loop.symlink_to(loop)
+    ahead = tmp_path / "model-1-22222222.safetensors"
+    ahead.write_bytes(b"")
+    for path in (tmp_path / "model-1-00000000.safetensors", loop):
+        os.utime(path, (0, 0), follow_symlinks=False)
+    os.utime(ahead, (time.time() + 7200,) * 2)
+    save_after(2, [tmp_path])
+    assert files_in(tmp_path) == sorted([*SHARED, "member-0", "model-1-00000000.safetensors"])
+
+
 @pytest.mark.parametrize("code", [errno.EACCES, errno.ESTALE])
 def test_an_older_file_that_cannot_be_removed_is_a_warning_that_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     """On one member, of which the others know nothing: the run goes on."""
-    unlink = Path.unlink
+    unlink = os.unlink
 
-    def refused(path: Path, missing_ok: bool = False) -> None:
-        if path == older:
-            raise OSError(code, os.strerror(code), str(path))
-        unlink(path, missing_ok=missing_ok)
+    def refused(path: str) -> None:
+        if Path(path) == older:
+            raise OSError(code, os.strerror(code), path)
+        unlink(path)
 
     save_after(2, [tmp_path] * 2)
     older = file_of(tmp_path, "member-1")
-    monkeypatch.setattr(Path, "unlink", refused)
+    monkeypatch.setattr(os, "unlink", refused)
     with pytest.warns(UserWarning, match=f"member 0 cannot remove {re.escape(str(older))}") as warned:
         digest = save_after(3, [tmp_path] * 2)
     (warning,) = warned
@@ -204,8 +321,41 @@ def test_members_whose_param_groups_differ_do_not_save(tmp_path: Path, shared: b
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
         assert failure.code == "mismatch"
-        assert "save: param_groups[0]['lr'] is " in str(failure)
+        assert "save: member 1 (" in str(failure)
+        assert "could not do its part: param_groups[0]: lr is 1.1 here, 0.1 there, on member 0 (" in str(
+            failure
+        )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_members_whose_settings_differ_by_rounding_or_by_what_the_engine_does_not_use_save(
+    tmp_path: Path,
+) -> None:
+    """Machines compute a schedule with different libraries; fused=True is for those with a GPU."""
+
+    def trained(run: Run) -> tuple:
+        net = nets[run.rank]
+        optimizer, batches = started(run, net)
+        group = optimizer.param_groups[0]
+        group.update(lr=0.1 * (1 + 1e-13 * run.rank), fused=bool(run.rank), best=float("nan"))
+        return optimizer, batches, group
+
+    def save(run: Run) -> None:
+        optimizer, batches, _ = trained(run)
+        plain_loop(nets[run.rank], optimizer, batches[:2])
+        run.save(tmp_path / str(run.rank))
+        run.finish()
+
+    def load(run: Run) -> float:
+        optimizer, batches, group = trained(run)
+        run.load(tmp_path / str(run.rank))
+        plain_loop(nets[run.rank], optimizer, batches[:2])
+        run.finish()
+        return group["lr"]
+
+    nets = [normed(), normed()]
+    run_members(2, save)
+    assert run_members(2, load) == [0.1, 0.1]
 
 
 def test_two_runs_that_save_into_one_directory_leave_a_checkpoint_that_loads(
@@ -224,6 +374,37 @@ def test_two_runs_that_save_into_one_directory_leave_a_checkpoint_that_loads(
     monkeypatch.setattr(os, "replace", other_saves_first)
     digest = save_after(3, [tmp_path])
     assert loaded_from([tmp_path]) == [(3, digest)]
+
+
+def test_two_runs_that_save_into_one_directory_for_each_member_leave_a_checkpoint_that_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old job's members find, at their latest.json, one the checkpoint before and one the new job's."""
+    replace = os.replace
+    directories = [tmp_path / "0", tmp_path / "1"]
+    first_is_there = threading.Event()
+
+    def other_saves_in_between(source: Path, target: Path) -> None:
+        if Path(target).name != "latest.json":
+            replace(source, target)
+        elif Path(target).parent == directories[0]:
+            replace(source, target)
+            first_is_there.set()
+        else:
+            assert first_is_there.wait(30)
+            monkeypatch.undo()
+            save_after(4, directories)
+            replace(source, target)
+
+    save_after(2, directories)
+    monkeypatch.setattr(os, "replace", other_saves_in_between)
+    old = save_after(3, directories)
+    assert [described(directory)["iteration"] for directory in directories] == [4, 3]
+    new = loaded_from(directories)
+    assert new[0] == new[1]
+    assert new[0][0] == 4
+    (directories[0] / "latest.json").unlink()
+    assert loaded_from(directories) == [(3, old)] * 2
 
 
 def test_files_of_ranks_that_there_are_no_more_go_too(tmp_path: Path) -> None:

@@ -360,6 +360,35 @@ def test_a_forked_child_that_ends_in_order_neither_hangs_nor_ends_the_run(in_chi
     assert weights_printed(first) == weights_printed(second) != []
 
 
+def test_a_child_of_a_process_that_kept_only_the_optimizer_ends_too() -> None:
+    """The engine keeps the session, whose threads the child does not have."""
+    script = """
+import gc, os, sys, time
+import torch
+import stellatrain as stella
+
+run = stella.Run()
+net = torch.nn.Linear(4, 2)
+_, optimizer = run.distribute(net, torch.optim.SGD(net.parameters(), lr=0.1))
+del run
+gc.collect()
+child = os.fork()
+if child == 0:
+    sys.exit(0)
+for _ in range(400):
+    ended, status = os.waitpid(child, os.WNOHANG)
+    if ended:
+        break
+    time.sleep(0.05)
+else:
+    os.kill(child, 9)
+print("child", ended == child and os.waitstatus_to_exitcode(status))
+"""
+    (output,) = outputs([start(script, WORLD_SIZE="1", RANK="0")])
+    assert "child 0" in output.splitlines(), output
+    assert "leaked" not in output
+
+
 def test_an_exception_that_utf_8_cannot_hold_is_still_the_users_own() -> None:
     """And the others learn of it, as far as it can be written."""
 

@@ -303,9 +303,10 @@ def test_two_runs_in_one_process_train_two_models() -> None:
         lambda run, optimizer: optimizer.step(),
         lambda run, optimizer: optimizer.set_density(0.5),
         lambda run, optimizer: optimizer.state_dict(),
+        lambda run, optimizer: optimizer.load_state_dict({}),
         lambda run, optimizer: run.finish(),
     ],
-    ids=["step", "set_density", "state_dict", "finish"],
+    ids=["step", "set_density", "state_dict", "load_state_dict", "finish"],
 )
 def test_after_finish_what_needs_the_others_says_that_the_run_is_over(call: Callable) -> None:
     def member(run: Run):
