@@ -7,7 +7,7 @@ A directory holds, for the checkpoint that latest.json names:
     consensus-<name>.safetensors     consensus weights, moments, step counts: the same on all members
     member-<rank>-<name>.safetensors     residual, selectors, own buffers, random generators, epochs, extra
 
-<name> is the iteration and eight digits that no other save() has: no file of an older checkpoint is ever
+<name> is the iteration and 16 digits that no other save() has: no file of an older checkpoint is ever
 overwritten. The lowest rank of those that share a directory writes the first three, every member its own.
 Each file is written under another name, synced and renamed; latest.json is replaced last, after all members
 have written. So whatever is killed when, the directory names a checkpoint that is whole. The parts are in

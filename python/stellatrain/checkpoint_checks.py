@@ -51,10 +51,10 @@ def check_described(run: Run, latest: Latest, path: Path) -> None:
             f"{path.parent} was saved with {len(latest.param_groups)} param groups, the optimizer here has "
             f"{len(groups)}",
         )
-    for i, (group, numbers) in enumerate(zip(groups, latest.param_groups, strict=True)):
+    for i, numbers in enumerate(latest.param_groups):
         try:
-            group_settings(kind, {**group, **numbers}).validate()
-        except (TypeError, ValueError, OverflowError, Error) as cause:
+            group_settings(kind, numbers).validate()
+        except (KeyError, TypeError, ValueError, OverflowError, Error) as cause:
             raise error("mismatch", f"{path} holds no settings in 'param_groups'[{i}]: {cause}") from cause
 
 

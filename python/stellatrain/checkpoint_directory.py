@@ -8,8 +8,7 @@ import os
 import re
 import tempfile
 import uuid
-import warnings
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,12 +136,12 @@ def remove(paths: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def remove_older(directory: Path, kept: set[str], replaced: str | None, rank: int) -> None:
+def remove_older(directory: Path, kept: Container[str | None], replaced: str | None) -> list[str]:
     """The files of the checkpoint whose place was taken, and what saves that were killed left behind.
 
     Only files that are called as save() calls them, and only old ones of those that belong to neither: the
-    directory may hold others of the user's, and another run may be saving there. One that cannot be removed
-    is a warning: the other members know nothing of this one's trouble.
+    directory may hold others of the user's, and another run may be saving there. Raises nothing, as others
+    may wait for this member; returns a sentence for each that cannot be removed.
 
     kept, replaced: names of checkpoints.
     """
@@ -150,28 +149,27 @@ def remove_older(directory: Path, kept: set[str], replaced: str | None, rank: in
         now = _time(directory)
         entries = list(os.scandir(directory))
     except OSError as cause:
-        _warn(f"member {rank} cannot look in {directory} for older files", cause)
-        return
+        return [f"cannot look in {directory} for older files: {cause}"]
+    troubles = []
     for entry in entries:
         ours = _OURS.fullmatch(entry.name)
-        name = next(filter(None, ours.groups()), "") if ours else ""
-        if ours is None or name in kept or entry.is_dir(follow_symlinks=False):
+        name = next(filter(None, ours.groups()), None) if ours else None
+        if ours is None or (name is not None and name in kept):
             continue
         try:
+            if entry.is_dir(follow_symlinks=False):
+                continue
             age = abs(now - entry.stat(follow_symlinks=False).st_mtime)  # a clock may have been ahead
-            if (name and name == replaced) or age > _LEFT_BEHIND:
+            if age > _LEFT_BEHIND or (name is not None and name == replaced):
                 os.unlink(entry.path)
         except FileNotFoundError:  # a probe of another run, that just went
             continue
         except OSError as cause:
-            _warn(f"member {rank} cannot remove {entry.path}, which no checkpoint needs any more", cause)
+            troubles.append(f"cannot remove {entry.path}, which no checkpoint needs any more: {cause}")
+    return troubles
 
 
 def _time(directory: Path) -> float:
     """By the clock that files there get their times from."""
     with tempfile.TemporaryFile(dir=directory) as file:
         return os.fstat(file.fileno()).st_mtime
-
-
-def _warn(sentence: str, cause: OSError) -> None:
-    warnings.warn(f"{sentence}: {cause}. A save after an hour tries again", stacklevel=6)

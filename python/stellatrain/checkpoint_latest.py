@@ -12,8 +12,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from stellatrain.checkpoint_agreement import together, until_all_heard
 from stellatrain.errors import Error, error
 from stellatrain.messages import exchanged, require
@@ -23,7 +21,8 @@ if TYPE_CHECKING:
     from stellatrain.run import Run
 
 FORMAT = 6
-UNIQUE = "[0-9a-f]{8}"  # what no other save() has
+_DIGITS = 16  # of what no other save() has; more than a date and a time have
+UNIQUE = f"[0-9a-f]{{{_DIGITS}}}"
 NAME = f"[0-9]+-{UNIQUE}"  # of a checkpoint: iteration and that
 
 
@@ -79,16 +78,25 @@ def begun(run: Run, iteration: int) -> Latest:
     def check(message: Any) -> None:
         saved, unique, groups = message
         require(type(saved) is int and 0 <= saved < 2**63, "a time")
-        require(isinstance(unique, str) and re.fullmatch(UNIQUE, unique), "8 hexadecimal digits")
+        require(isinstance(unique, str) and re.fullmatch(UNIQUE, unique), "hexadecimal digits")
         require(isinstance(groups, list) and all(isinstance(group, dict) for group in groups), "settings")
 
     optimizer = run.optimizer
-    mine = [time.time_ns(), uuid.uuid4().hex[:8], [_numbers(group) for group in optimizer.param_groups]]
+    unique = uuid.uuid4().hex[-_DIGITS:]
+    mine = [time.time_ns(), unique, [_numbers(group) for group in optimizer.param_groups]]
     saved, unique, groups = exchanged(run.session, "checkpoint name", mine, check)[0]
 
     def compare() -> None:
         for i, (group, numbers) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
-            here, there = (group_settings(optimizer.kind, each) for each in (group, {**group, **numbers}))
+            here = group_settings(optimizer.kind, group)
+            here.validate()  # or load() would refuse them
+            try:
+                there = group_settings(optimizer.kind, numbers)
+            except KeyError as key:
+                raise error(
+                    "invalid_argument",
+                    f"param_groups[{i}][{key}] of {run.describe(0)} is nothing that a checkpoint can hold",
+                ) from None
             if difference := here.first_difference(there):
                 raise error(
                     "mismatch",
@@ -146,10 +154,15 @@ def newest(run: Run, directory: Path, missing_ok: bool) -> tuple[Latest | None, 
     return found[first], f"{failure}; going on with that of {run.describe(first)}" if damaged else ""
 
 
-def current(path: Path) -> Latest | None:
-    """What latest.json at `path` says now, if it is one."""
+def name_in(path: Path) -> str | None:
+    """The checkpoint that the latest.json at `path` names now; "" if it is not there.
+
+    None if it cannot be read: it may name any.
+    """
     try:
-        return _parsed(path.read_text(), str(path))
+        return _parsed(path.read_text(), str(path)).name
+    except FileNotFoundError:
+        return None if path.is_symlink() else ""
     except (OSError, ValueError, Error):
         return None
 
@@ -159,17 +172,12 @@ def names_in_use(run: Run, directory: Path) -> set[str] | None:
 
     None if one's cannot be read: it may name any.
     """
-    path = directory / "latest.json"
-    names: list[str] | None = None
-    with contextlib.suppress(OSError, ValueError, Error):
-        names = [_parsed(path.read_text(), str(path)).name] if path.exists() else []
 
-    def check(theirs: Any) -> None:
-        names = [] if theirs is None else theirs
-        require(isinstance(names, list) and all(isinstance(name, str) for name in names), "names or nothing")
+    def check(name: Any) -> None:
+        require(name is None or isinstance(name, str), "a name or nothing")
 
-    told = exchanged(run.session, "checkpoints in use", names, check)
-    return None if None in told else {name for theirs in told for name in theirs}
+    told = exchanged(run.session, "checkpoint in use", name_in(directory / "latest.json"), check)
+    return None if None in told else set(told)
 
 
 def _parsed(content: str, path: str) -> Latest:
@@ -205,8 +213,9 @@ def _numbers(group: dict[str, Any]) -> dict[str, Any]:
     """The hyperparameters of a param_group that JSON can hold."""
     kept = {}
     for key, value in group.items():
-        if isinstance(value, torch.Tensor) and value.numel() == 1 and key != "params":
-            value = value.item()
+        if callable(getattr(value, "item", None)):  # a tensor, or one of numpy's numbers
+            with contextlib.suppress(RuntimeError, ValueError):  # of several elements
+                value = value.item()
         if isinstance(value, bool | int | float | str) or value is None:
             kept[key] = value
         elif key == "betas":

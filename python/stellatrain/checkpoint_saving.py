@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from safetensors.torch import save as to_bytes
 
 from stellatrain.checkpoint_agreement import together, until_all_heard
 from stellatrain.checkpoint_directory import remove, remove_older, write
-from stellatrain.checkpoint_latest import Latest, current, names_in_use
+from stellatrain.checkpoint_latest import Latest, name_in, names_in_use
 from stellatrain.checkpoint_tensors import (
     Tensors,
     buffer_tensors,
@@ -44,7 +45,7 @@ class Saving:
         """Removes what saves that were killed left behind, as far as no member's latest.json names it."""
         kept = names_in_use(self._run, self._directory)
         if kept is not None and self._writes_shared:
-            remove_older(self._directory, kept, None, self._run.rank)
+            remove_older(self._directory, kept, None)  # what troubles it will trouble write_latest() too
 
     def write_tensors(self, given: Tensors, mean_buffers: Tensors) -> None:
         """All files but latest.json. A failure leaves none of them.
@@ -78,9 +79,9 @@ class Saving:
             if not self._writes_shared:
                 return []
             path = self._directory / "latest.json"
-            before = current(path)
+            before = name_in(path)
             write(path, self._latest.content(), f"{self._run.rank}-{self._latest.name}")
-            return [None if before is None else before.name]
+            return [before]
 
         def check(replaced: Any) -> None:
             require(isinstance(replaced, list) and len(replaced) <= 1, "at most one name")
@@ -91,7 +92,11 @@ class Saving:
             # Where directories held different ones, another run may be saving, and its files stay.
             names = {name for of_member in replaced for name in of_member}
             (only,) = names if len(names) == 1 else {None}
-            remove_older(self._directory, {self._latest.name, self._named()}, only, self._run.rank)
+            kept = {self._latest.name, name_in(self._directory / "latest.json")}
+            for trouble in remove_older(self._directory, kept, only):
+                warnings.warn(
+                    f"member {self._run.rank} {trouble}. The new checkpoint is complete", stacklevel=5
+                )
 
     def _write(self, path: Path, tensors: Tensors) -> None:
         self._written[path.name] = ""
@@ -107,14 +112,10 @@ class Saving:
         def check(named: Any) -> None:
             require(isinstance(named, bool), "true or false")
 
-        mine = self._named() == self._latest.name
+        mine = name_in(self._directory / "latest.json") in (self._latest.name, None)
         with contextlib.suppress(Error):  # what failed before is what all will raise
             if not any(exchanged(self._run.session, "latest.json replaced", mine, check)):
                 self._remove_written()
-
-    def _named(self) -> str:
-        now = current(self._directory / "latest.json")
-        return "" if now is None else now.name
 
 
 def _own(run: Run) -> Tensors:

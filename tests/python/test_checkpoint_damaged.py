@@ -281,7 +281,7 @@ def test_a_tensor_that_is_not_what_it_must_be_is_named_on_every_member_and_nothi
         {"iteration": -1},
         {"iteration": 2**64},
         {"name": "5"},
-        {"name": "6-01234567"},
+        {"name": "6-0123456789abcdef"},
         {"name": "5-../../a"},
         {"optimizer": 5},
         {"sha256": []},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import decimal
 import errno
 import os
 import re
@@ -10,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy
 import pytest
 import torch
 from checkpointing import described, file_of, normed, started
@@ -74,7 +76,9 @@ def test_the_lowest_rank_writes_for_all_whose_directory_is_the_same_whatever_the
     replace = os.replace
 
     def noted(source: Path, target: Path) -> None:
-        replaced.append(str(Path(target).relative_to(tmp_path)))  # "ours/model-3-01234567.safetensors"
+        replaced.append(
+            str(Path(target).relative_to(tmp_path))
+        )  # "ours/model-3-0123456789abcdef.safetensors"
         replace(source, target)
 
     for name in ("ours", "theirs"):
@@ -135,7 +139,7 @@ def test_a_directory_in_which_a_member_does_not_see_what_it_made_is_an_error_on_
 
 
 def test_what_a_save_that_was_killed_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    member = "member-1-1-01234567.safetensors"
+    member = "member-1-1-0123456789abcdef.safetensors"
     for name in (f".probe-1-{'0123456789abcdef' * 2}", f".{member}.1", member):
         (tmp_path / name).write_bytes(b"")
     young = set(tmp_path.iterdir())
@@ -156,7 +160,7 @@ def test_what_a_save_that_was_killed_left_goes_before_the_next_writes_anything(
         assert not left.exists()
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
 
-    left = tmp_path / "model-1-01234567.safetensors"
+    left = tmp_path / "model-1-0123456789abcdef.safetensors"
     left.write_bytes(b"")
     os.utime(left, (time.time() - 3700,) * 2)
     monkeypatch.setattr(os, "replace", no_room)
@@ -233,7 +237,7 @@ def test_a_latest_json_that_cannot_be_written_on_the_only_member_that_does_leave
 def test_a_checkpoint_that_one_latest_json_names_already_stays_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rank: int
 ) -> None:
-    """The other could not be written; or it was, and its directory could not be synced."""
+    """The other could not be written."""
 
     def no_room(source: Path, target: Path) -> None:
         if Path(target) == directories[rank] / "latest.json":
@@ -250,17 +254,71 @@ def test_a_checkpoint_that_one_latest_json_names_already_stays_whole(
     assert [iteration for iteration, _ in loaded_from(directories)] == [3, 3]
 
 
+def test_a_latest_json_that_was_replaced_but_not_synced_names_a_whole_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are no descriptors any more, neither to sync with nor to look what it says."""
+
+    def no_descriptors(source: Path, target: Path) -> None:
+        replace(source, target)
+        if Path(target).name == "latest.json":
+            monkeypatch.setattr(os, "open", failing)
+            monkeypatch.setattr(Path, "read_text", failing)
+
+    def failing(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    replace = os.replace
+    save_after(2, [tmp_path])
+    monkeypatch.setattr(os, "replace", no_descriptors)
+    with pytest.raises(Error, match="Too many open files"):
+        save_after(3, [tmp_path])
+    monkeypatch.undo()
+    assert [iteration for iteration, _ in loaded_from([tmp_path])] == [3]
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_cannot_be_removed_is_told_when_nobody_waits_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a warning is an exception: on member 0 alone."""
+    left = tmp_path / "model-1-0123456789abcdef.safetensors"
+    left.write_bytes(b"")
+    os.utime(left, (0, 0))
+    unlink = os.unlink
+
+    def refused(path: str) -> None:
+        if Path(path) == left:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES), path)
+        unlink(path)
+
+    def member(run: Run) -> int:
+        optimizer, _ = started(run, nets[run.rank])
+        if run.rank == 0:
+            with pytest.raises(UserWarning, match=f"member 0 cannot remove {re.escape(str(left))}"):
+                run.save(tmp_path)
+        else:
+            run.save(tmp_path)
+        run.finish()
+        return optimizer.digest()
+
+    monkeypatch.setattr(os, "unlink", refused)
+    nets = [normed(), normed()]
+    digest, _ = run_members(2, member)
+    assert loaded_from([tmp_path] * 2) == [(0, digest)] * 2
+
+
 def test_what_is_called_like_a_file_of_a_checkpoint_and_is_none_harms_nothing(tmp_path: Path) -> None:
-    (tmp_path / "model-1-00000000.safetensors").mkdir()
-    loop = tmp_path / "model-1-11111111.safetensors"
+    (tmp_path / "model-1-0000000000000000.safetensors").mkdir()
+    loop = tmp_path / "model-1-1111111111111111.safetensors"
     loop.symlink_to(loop)
-    ahead = tmp_path / "model-1-22222222.safetensors"
+    ahead = tmp_path / "model-1-2222222222222222.safetensors"
     ahead.write_bytes(b"")
-    for path in (tmp_path / "model-1-00000000.safetensors", loop):
+    for path in (tmp_path / "model-1-0000000000000000.safetensors", loop):
         os.utime(path, (0, 0), follow_symlinks=False)
     os.utime(ahead, (time.time() + 7200,) * 2)
     save_after(2, [tmp_path])
-    assert files_in(tmp_path) == sorted([*SHARED, "member-0", "model-1-00000000.safetensors"])
+    assert files_in(tmp_path) == sorted([*SHARED, "member-0", "model-1-0000000000000000.safetensors"])
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.ESTALE])
@@ -356,6 +414,49 @@ def test_members_whose_settings_differ_by_rounding_or_by_what_the_engine_does_no
     nets = [normed(), normed()]
     run_members(2, save)
     assert run_members(2, load) == [0.1, 0.1]
+
+
+@pytest.mark.parametrize(
+    ("lr", "needed"),
+    [
+        (-1e-9, "lr is -1e-09"),
+        (float("nan"), "lr is nan"),
+        (float("inf"), "lr is inf"),
+        ("0.1", "'lr' is '0.1', which is no number"),
+        (decimal.Decimal("0.1"), "param_groups[0]['lr'] of member 0 ("),
+    ],
+    ids=str,
+)
+def test_settings_that_could_not_be_loaded_are_not_saved(tmp_path: Path, lr: object, needed: str) -> None:
+    """A schedule that went below zero after the last step, say."""
+
+    def member(run: Run) -> None:
+        optimizer, _ = started(run, normed())
+        optimizer.param_groups[0]["lr"] = lr
+        run.save(tmp_path)
+
+    digest = save_after(2, [tmp_path])
+    (failure,) = outcomes_of_members(1, member)
+    assert isinstance(failure, Error)
+    assert failure.code == "invalid_argument"
+    assert needed in str(failure)
+    assert loaded_from([tmp_path]) == [(2, digest)]
+
+
+@pytest.mark.parametrize("lr", [numpy.float32(0.25), torch.tensor(0.25), True], ids=repr)
+def test_a_number_of_another_library_is_resumed_as_a_number(tmp_path: Path, lr: object) -> None:
+    def save(run: Run) -> None:
+        optimizer, _ = started(run, normed())
+        optimizer.param_groups[0]["lr"] = lr
+        run.save(tmp_path)
+
+    def load(run: Run) -> object:
+        optimizer, _ = started(run, normed())
+        run.load(tmp_path)
+        return optimizer.param_groups[0]["lr"]
+
+    run_members(1, save)
+    assert run_members(1, load) == [float(lr)]
 
 
 def test_two_runs_that_save_into_one_directory_leave_a_checkpoint_that_loads(

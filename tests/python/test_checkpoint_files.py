@@ -27,7 +27,7 @@ def test_only_the_last_checkpoint_and_nothing_else_stays(tmp_path: Path) -> None
     nets = [mlp(), mlp()]
     run_members(2, member)
     name = described(tmp_path)["name"]
-    assert re.fullmatch("3-[0-9a-f]{8}", name)
+    assert re.fullmatch("3-[0-9a-f]{16}", name)
     files = [f"{kind}-{name}.safetensors" for kind in ("consensus", "member-0", "member-1", "model")]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*files, "latest.json"])
 
@@ -38,7 +38,7 @@ def test_files_of_the_user_stay(tmp_path: Path) -> None:
         "model-00001-of-00002.safetensors",
         "model-best.safetensors",
         "model-5.safetensors",
-        "model-5-01234567.safetensors.bak",
+        "model-5-0123456789abcdef.safetensors.bak",
         "consensus-notes.safetensors",
         ".probe-mine",
     )
