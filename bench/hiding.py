@@ -30,6 +30,7 @@ MEMBERS = 4
 RECORDED_STEPS = 4
 MODES = ("network", "none", "torch")
 STAGES = ("step_copy", "step_wait", "step_publish", "contribute", "merge", "apply")  # of optimizer.stats()
+GOODPUT = 0.957  # what TCP carries of a shaped link's rate (docs/lab.md)
 WARM_UP = 5  # steps of a segment that do not count: the first one finds the pipeline empty
 
 
@@ -221,15 +222,15 @@ def _table(rows: list[dict]) -> str:
     lines = [
         "",
         "| parameters | density | MB sent per step | steps/s: network | none | torch "
-        "| network / none | network / torch |",
-        "|---|---|---|---|---|---|---|---|",
+        "| network / none | network / torch | the link alone |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         rates = row["steps_per_second"]
         middle = " | ".join(f"{statistics.median(rates[mode]):.3f}" for mode in MODES)
         ratios = " | ".join(_spread(rates["network"], rates[other]) for other in MODES[1:])
         setting = f"{row['millions']} M | {row['density']:.1%} | {row['bytes_per_step'] / 1e6:.2f}"
-        lines.append(f"| {setting} | {middle} | {ratios} |")
+        lines.append(f"| {setting} | {middle} | {ratios} | {_alone(row)} |")
     lines += [
         "",
         "| parameters | mode | copy | wait | publish | contribute | merge | apply | (ms per step, CPU ms) |",
@@ -240,6 +241,14 @@ def _table(rows: list[dict]) -> str:
             cells = " | ".join(f"{value:.1f}" for value in where.values())
             lines.append(f"| {row['millions']} M | {mode} | {cells} | |")
     return "\n".join(lines)
+
+
+def _alone(row: dict) -> str:
+    """The steps/s that the line would allow, if nothing else took time."""
+    from stellatrain.lab.rate import parse_rate
+
+    rate = parse_rate(row["wan"], "--wan").bits_per_second
+    return "any" if rate is None else f"{GOODPUT * rate / (8 * row['bytes_per_step']):.2f}"
 
 
 def _spread(ours: list[float], theirs: list[float]) -> str:
