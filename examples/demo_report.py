@@ -19,6 +19,7 @@ import numpy as np
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
+_DURATION = "s of training"  # the same for all, but for the last step: its ratio says nothing
 _POINTS = 400  # of a curve
 _COLOURS = {"DDP": "#c2410c", "StellaTrain": "#1d4ed8"}
 _OTHER_COLOURS = ("#a16207", "#be185d")
@@ -113,7 +114,7 @@ def write(traces: list[Trace], out: Path, setting: str, budget: float) -> str:
         "steps/s": [trace.steps_per_second for trace in traces],
         "MB sent per step and member": [trace.bytes_per_step / 1e6 for trace in traces],
         f"training loss at {grid[-1]:.0f} s": [float(curve[-1]) for curve in curves],
-        "s of training": [trace.duration for trace in traces],
+        _DURATION: [trace.duration for trace in traces],
         "validation loss": [trace.validation_loss for trace in traces],
     }
     for rival, curve in zip(traces[:-1], curves, strict=False):
@@ -149,7 +150,8 @@ def _table(names: list[str], rows: dict[str, list[float]]) -> list[str]:
 
     lines = [line("", [*names, f"{names[-1]} / {names[0]}"])]
     for row, values in rows.items():
-        lines.append(line(row, [cell(value) for value in (*values, values[-1] / values[0])]))
+        ratio = "" if row == _DURATION else cell(values[-1] / values[0])
+        lines.append(line(row, [*map(cell, values), ratio]))
     return lines
 
 

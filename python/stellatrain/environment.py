@@ -128,7 +128,26 @@ def membership(env: Mapping[str, str] = os.environ) -> Membership:
         )
     if not 0 <= found.port < 65536:
         raise error("configuration", f"STELLA_PORT is {found.port}; it must lie between 0 and 65535")
+    if found.coordinator:
+        _check_coordinator(found)
     return found
+
+
+def _check_coordinator(found: Membership) -> None:
+    """Every member's own mistakes, before anybody waits for anybody."""
+    text = f"STELLA_COORDINATOR is '{found.coordinator}'"
+    host, _, port = found.coordinator.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise error("configuration", f"{text}; it must be host:port of member 0, as in 198.51.100.7:29400")
+    if found.rank != 0 or found.world_size == 1 or found.port == int(port):
+        return
+    if found.port == 0:
+        raise error(
+            "configuration",
+            f"{text}, but STELLA_PORT is not set on member 0, which would listen on any port; set "
+            f"STELLA_PORT={int(port)} there",
+        )
+    log.warning("%s, but member 0 listens on STELLA_PORT %d: is that port forwarded?", text, found.port)
 
 
 def tuned(name: str, kind: type, argument: Any, env: Mapping[str, str] = os.environ) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -96,8 +97,8 @@ class DataLoader(torch.utils.data.DataLoader):
                 "invalid_argument",
                 "an IterableDataset has no length to deal out; use a map-style dataset",
             )
-        if batch_size < 1:
-            raise error("invalid_argument", f"batch_size is {batch_size}; it must be at least 1")
+        if not isinstance(batch_size, Integral) or batch_size < 1:
+            raise error("invalid_argument", f"batch_size is {batch_size!r}; it must be at least 1")
         self._run = run if run is not None else process_run.default_run()
         self._training = training
         shares = ShareBatchSampler(

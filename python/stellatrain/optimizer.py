@@ -39,6 +39,8 @@ class DistributedOptimizer(torch.optim.Optimizer):
         self._remembered: dict[str, Any] | None = None  # of the engine, after finish()
         super().__init__(optimizer.param_groups, optimizer.defaults)
         self._bridges = bridges
+        # Or a script that goes on with the old one trains each member alone, and nobody would say so.
+        self._refusal = optimizer.register_step_pre_hook(_refuse_step)
         self._known = {bridge.parameter for bridge in bridges}
         self._engine = engine
         forks.forget_in_child(self)
@@ -176,6 +178,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
     def close(self, why: str) -> None:
         """Gives the engine up; every later call that needs it raises Error("cancelled") with `why`."""
         self._engine, self._over = None, why
+        self._refusal.remove()  # the model is the script's alone now
 
     def forget(self) -> None:
         """This process was forked from the member: what it holds is the parent's."""
@@ -212,3 +215,11 @@ class DistributedOptimizer(torch.optim.Optimizer):
     def _weights_written(self) -> None:
         for bridge in self._bridges:
             bridge.weights_written()
+
+
+def _refuse_step(*_: Any) -> None:
+    raise error(
+        "invalid_argument",
+        "step() of the optimizer that was given to distribute() would train this member alone; use "
+        "the one that it returned: model, optimizer = stellatrain.distribute(model, optimizer)",
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from stellatrain.environment import Membership
 from stellatrain.errors import error
 from stellatrain.optimizer import DistributedOptimizer
 from stellatrain.run import Run, sentence_of
+
+log = logging.getLogger("stellatrain")
 
 _run: Run | None = None
 
@@ -77,4 +80,9 @@ def _close_at_exit() -> None:
     if _run is None:
         return
     failure = getattr(sys, "last_value", None)  # what ended the script, if something did
+    if failure is None and _run._ends_unfinished():
+        log.warning(
+            "the script ended without stellatrain.finish(): the last updates are lost, and members may "
+            "differ by them"
+        )
     _run.close("its script ended without finish()" if failure is None else sentence_of(failure))

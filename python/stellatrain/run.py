@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 import weakref
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from stellatrain import _core, buffers, checkpoint, forks, rendezvous
 from stellatrain.bridge import ParameterBridge
 from stellatrain.environment import Membership, membership, tuned, warn_of_misspelt_variables
-from stellatrain.errors import error
+from stellatrain.errors import Error, error
 from stellatrain.optimizer import DistributedOptimizer
 from stellatrain.optimizer_state import share_state
 from stellatrain.settings import group_settings, kind_of
@@ -66,8 +67,8 @@ class Run:
         optimizer: torch.optim.Optimizer,
         *,
         rule: str = "sparse",
-        density: float = 0.01,
-        staleness: int = 1,
+        density: float | None = None,
+        staleness: int | None = None,
         wire: str = "fp32",
         selector: str = "blocks",
         bucket_mib: float = 4,
@@ -80,8 +81,10 @@ class Run:
         environment variable, STELLA_<NAME>, which wins.
 
         rule: "sparse", the papers' (gradients, error feedback, sparse optimizer on the CPU).
-        density: share of the parameters that this member sends per iteration, above 0 to 1 (1: all of them).
-        staleness: 0 waits for each exchange; 1 lets it take the whole next iteration.
+        density: share of the parameters that this member sends per iteration, above 0 to 1 (1: all of them);
+            0.01 by default. One member alone: 1, as there is nobody to send to.
+        staleness: 0 waits for each exchange; 1, the default, lets it take the whole next iteration. One
+            member alone: 0. So it trains as torch does.
         wire: "fp32" or "bf16" values on the network.
         selector: how blocks are chosen: "blocks" (largest), "threshold" (the paper's), "random".
         bucket_mib: unit of pipelining, in MiB of fp32.
@@ -100,8 +103,9 @@ class Run:
         if tuned("rule", str, rule) != "sparse":
             raise error("invalid_argument", f"rule is '{tuned('rule', str, rule)}'; supported is 'sparse'")
         options = _core.EngineOptions()
-        options.density = tuned("density", float, density)
-        options.staleness = tuned("staleness", int, staleness)
+        alone = self.world_size == 1
+        options.density = tuned("density", float, (1.0 if alone else 0.01) if density is None else density)
+        options.staleness = tuned("staleness", int, (0 if alone else 1) if staleness is None else staleness)
         options.wire = tuned("wire", str, wire)
         options.selector = tuned("selector", str, selector)
         options.bucket_bytes = int(tuned("bucket_mib", float, bucket_mib) * 2**20)
@@ -169,6 +173,12 @@ class Run:
         if self.optimizer is not None:
             self.optimizer.remember()
         self._end("the run is over: finish() was called")
+
+    def _ends_unfinished(self) -> bool:
+        """Whether it has trained, and nobody called finish() or close()."""
+        with contextlib.suppress(Error):  # Ctrl-C came while it was closed
+            return self._session is not None and self.optimizer is not None and self.optimizer.iteration > 0
+        return False
 
     def close(self, reason: str | None = None) -> None:
         """Ends this member's part. Without finish() before, the others end with an error that names it."""

@@ -60,6 +60,9 @@ def group_settings(kind: _core.OptimizerKind, group: dict[str, Any]) -> _core.Gr
 def _number(group: dict[str, Any], key: str) -> float:
     """A one-element tensor is one too, as in torch."""
     value = group[key]
-    if isinstance(value, str):
-        raise error("invalid_argument", f"'{key}' is {value!r:.40}, which is no number")
-    return float(value)
+    try:
+        if not isinstance(value, str):
+            return float(value)
+    except (TypeError, ValueError):  # a tensor of several elements, None
+        pass
+    raise error("invalid_argument", f"'{key}' is {value!r:.40}, which is no number")

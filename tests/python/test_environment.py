@@ -91,6 +91,17 @@ def test_every_field_has_its_variable() -> None:
             {"STELLA_JOIN_TIMEOUT": "inf"},
             "STELLA_JOIN_TIMEOUT is 'inf'; it must be at least 0.001 and at most 1e8",
         ),
+        (
+            {"STELLA_COORDINATOR": "192.0.2.2"},
+            "STELLA_COORDINATOR is '192.0.2.2'; it must be host:port of member 0",
+        ),
+        ({"STELLA_COORDINATOR": "192.0.2.2:http"}, "it must be host:port of member 0"),
+        ({"STELLA_COORDINATOR": ":29400"}, "it must be host:port of member 0"),
+        ({"STELLA_COORDINATOR": "192.0.2.2:70000"}, "it must be host:port of member 0"),
+        (
+            {"RANK": "0", "WORLD_SIZE": "2", "STELLA_COORDINATOR": "192.0.2.2:29400"},
+            "STELLA_PORT is not set on member 0, which would listen on any port; set STELLA_PORT=29400 there",
+        ),
         ({"STELLA_PEER_TIMEOUT": "nan"}, "STELLA_PEER_TIMEOUT is 'nan'; it must be"),
         ({"STELLA_PEER_TIMEOUT": "0"}, "STELLA_PEER_TIMEOUT is '0'; it must be"),
         (
@@ -105,6 +116,19 @@ def test_nonsense_is_a_configuration_error_that_names_the_variable(
     with pytest.raises(Error, match=re.escape(sentence)) as failure:
         membership(env)
     assert failure.value.code == "configuration"
+
+
+def test_another_port_on_member_0_is_a_warning_as_it_may_be_forwarded(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    env = {"RANK": "0", "WORLD_SIZE": "2", "STELLA_COORDINATOR": "192.0.2.2:29400"}
+    membership(env | {"STELLA_PORT": "29400"})
+    assert caplog.messages == []
+    membership(env | {"STELLA_PORT": "29401"})
+    assert caplog.messages == [
+        "STELLA_COORDINATOR is '192.0.2.2:29400', but member 0 listens on STELLA_PORT 29401: is that port "
+        "forwarded?"
+    ]
 
 
 def test_a_variable_wins_over_the_scripts_argument() -> None:

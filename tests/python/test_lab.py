@@ -145,6 +145,17 @@ def test_the_worst_status_comes_back_and_the_others_are_ended_after_the_grace(la
     assert time.monotonic() - start < 5
 
 
+def test_a_stopped_member_is_ended_too_and_leaves_nothing_behind(lab: Lab) -> None:
+    """nsenter, which waits for it, stops with it; and what is stopped takes no signal but SIGKILL."""
+    start = time.monotonic()
+    stopped = "[ $RANK = 2 ] && { sleep 0.5; exit 7; }; kill -STOP $$"
+    assert lab.run(["sh", "-c", stopped], grace=0.2) == 7
+    assert time.monotonic() - start < 5
+    states = [path.read_text().split() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
+    mine = str(os.getpid())
+    assert not [state for state in states if state[1] == "(nsenter)" and state[3] == mine]
+
+
 def test_a_run_out_of_time_reports_124(lab: Lab) -> None:
     assert lab.run(["sleep", "60"], timeout=0.2) == 124
 

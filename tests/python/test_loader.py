@@ -331,6 +331,8 @@ class Stream(torch.utils.data.IterableDataset):
         ({"sampler": [1]}, "sampler is not supported"),
         ({"batch_sampler": [[1]]}, "batch_sampler is not supported"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": "3"}, "batch_size is '3'"),
+        ({"batch_size": None}, "batch_size is None"),
     ],
 )
 def test_what_cannot_be_dealt_out_is_refused(arguments: dict, sentence: str) -> None:

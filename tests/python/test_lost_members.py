@@ -287,6 +287,15 @@ def test_control_c_ends_a_member_that_waits_for_torchs_store(there: bool) -> Non
     del store
 
 
+def test_a_script_that_forgets_finish_is_told() -> None:
+    """Where all members forget it, nobody else would say so."""
+    script = SCRIPT.format(inside="").replace("stella.finish()\n", "")
+    (output,) = outputs([start(script, WORLD_SIZE="1", RANK="0")])
+    assert "the script ended without stellatrain.finish()" in output
+    (output,) = outputs([start(SCRIPT.format(inside=""), WORLD_SIZE="1", RANK="0")])
+    assert "without" not in output
+
+
 def test_control_c_to_all_at_once_shows_each_where_it_was() -> None:
     """As a terminal sends it. On one that waits the other's end arrives while its own signal is pending."""
     port = str(free_port())

@@ -270,6 +270,45 @@ def test_nonsense_options_are_refused_naming_them(option: str, value: object, se
     assert sentence in str(failure)
 
 
+def test_the_optimizer_that_was_given_steps_no_more_until_the_run_is_over() -> None:
+    """A script that goes on with it would train each member alone, and save the weights it began with."""
+
+    def member(run: Run) -> list[Error]:
+        net = nets[run.rank]
+        given = adamw(net)
+        _, optimizer = run.distribute(net, given, **EXACT)
+        loss_of(net, vectors(1, 4)[0]).backward()
+        before = [parameter.detach().clone() for parameter in net.parameters()]
+        with pytest.raises(Error, match="use the one that it returned: model, optimizer = ") as failure:
+            given.step()
+        assert failure.value.code == "invalid_argument"
+        assert all(map(torch.equal, before, net.parameters()))
+        optimizer.step()
+        run.finish()
+        given.step()
+        assert not any(map(torch.equal, before, net.parameters()))
+
+    nets = [mlp(), mlp()]
+    run_members(2, member)
+
+
+def test_one_member_alone_trains_as_torch_does_unless_it_is_told_otherwise() -> None:
+    """There is nobody to send to: its script serves the laptop too."""
+
+    def member(run: Run) -> None:
+        _, optimizer = run.distribute(net, adamw(net), **options)
+        plain_loop(net, optimizer, batches)
+        run.finish()
+
+    batches = vectors(5, 4)
+    alone = mlp()
+    plain_loop(alone, adamw(alone), batches)
+    for options, equal in (({}, True), ({"density": 0.01}, False), ({"staleness": 1}, False)):
+        net = mlp()
+        run_members(1, member)
+        assert torch.allclose(flat(net), flat(alone), atol=1e-6) == equal, options
+
+
 def test_a_second_model_in_one_run_is_refused() -> None:
     def member(run: Run):
         for _ in range(2):

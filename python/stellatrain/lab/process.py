@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -22,11 +23,15 @@ class MemberProcess(subprocess.Popen):
         if leader is None:
             super().send_signal(sig)  # nsenter hasn't forked yet
             return
-        with contextlib.suppress(ProcessLookupError):  # it has just ended
-            try:
-                os.killpg(leader, sig)
-            except ProcessLookupError:
-                os.kill(leader, sig)  # it leads no group of its own yet
+        # What is stopped (SIGSTOP, SIGTTIN) takes no signal but SIGKILL; nsenter stops with its command, and
+        # would not see it end.
+        for one in (sig, signal.SIGCONT):
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                try:
+                    os.killpg(leader, one)
+                except ProcessLookupError:
+                    os.kill(leader, one)  # it leads no group of its own yet
+        super().send_signal(signal.SIGCONT)
 
     def _leader(self) -> int | None:
         try:
