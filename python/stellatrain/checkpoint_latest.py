@@ -83,7 +83,9 @@ def begun(run: Run, iteration: int) -> Latest:
 
     optimizer = run.optimizer
     unique = uuid.uuid4().hex[-_DIGITS:]
-    mine = [time.time_ns(), unique, [_numbers(group) for group in optimizer.param_groups]]
+    own: list[dict[str, Any]] = []
+    together(run, "save", lambda: own.extend(_numbers(group) for group in optimizer.param_groups))
+    mine = [time.time_ns(), unique, own]
     saved, unique, groups = exchanged(run.session, "checkpoint name", mine, check)[0]
 
     def compare() -> None:
@@ -213,8 +215,10 @@ def _numbers(group: dict[str, Any]) -> dict[str, Any]:
     """The hyperparameters of a param_group that JSON can hold."""
     kept = {}
     for key, value in group.items():
+        if not isinstance(key, str):
+            continue
         if callable(getattr(value, "item", None)):  # a tensor, or one of numpy's numbers
-            with contextlib.suppress(RuntimeError, ValueError):  # of several elements
+            with contextlib.suppress(RuntimeError, ValueError, TypeError):  # of several elements
                 value = value.item()
         if isinstance(value, bool | int | float | str) or value is None:
             kept[key] = value

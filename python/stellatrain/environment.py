@@ -128,7 +128,7 @@ def membership(env: Mapping[str, str] = os.environ) -> Membership:
         )
     if not 0 <= found.port < 65536:
         raise error("configuration", f"STELLA_PORT is {found.port}; it must lie between 0 and 65535")
-    if found.coordinator:
+    if found.coordinator and found.world_size > 1:
         _check_coordinator(found)
     return found
 
@@ -137,9 +137,13 @@ def _check_coordinator(found: Membership) -> None:
     """Every member's own mistakes, before anybody waits for anybody."""
     text = f"STELLA_COORDINATOR is '{found.coordinator}'"
     host, _, port = found.coordinator.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise error("configuration", f"{text}; it must be host:port of member 0, as in 198.51.100.7:29400")
-    if found.rank != 0 or found.world_size == 1 or found.port == int(port):
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host.replace(":", "[")
+    if not bare or "[" in bare or "]" in bare or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise error(
+            "configuration",
+            f"{text}; it must be host:port of member 0, as in 198.51.100.7:29400 or [2001:db8::7]:29400",
+        )
+    if found.rank != 0 or found.port == int(port):
         return
     if found.port == 0:
         raise error(

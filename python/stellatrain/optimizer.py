@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -39,13 +40,15 @@ class DistributedOptimizer(torch.optim.Optimizer):
         self._remembered: dict[str, Any] | None = None  # of the engine, after finish()
         super().__init__(optimizer.param_groups, optimizer.defaults)
         self._bridges = bridges
-        # Or a script that goes on with the old one trains each member alone, and nobody would say so.
-        self._refusal = optimizer.register_step_pre_hook(_refuse_step)
+        self._stepped = False  # step() was called
         self._known = {bridge.parameter for bridge in bridges}
         self._engine = engine
-        forks.forget_in_child(self)
         if optimizer.state:
             import_state(engine, bridges, optimizer.state)
+        # Or a script that goes on with the old one trains each member alone, and nobody would say so.
+        self._allow = weakref.finalize(self, optimizer.register_step_pre_hook(_refuse_step).remove)
+        self._allow.atexit = False
+        forks.forget_in_child(self)
 
     def step(
         self, closure: Callable[[], torch.Tensor] | None = None, *, samples: float = 1
@@ -66,6 +69,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
         found_inf = getattr(self, "found_inf", None)
         skip = samples == 0 or (found_inf is not None and bool(found_inf))
         gradients = [] if skip else self._gradients()
+        self._stepped = True
         try:
             self.engine.step(
                 gradients,
@@ -178,11 +182,12 @@ class DistributedOptimizer(torch.optim.Optimizer):
     def close(self, why: str) -> None:
         """Gives the engine up; every later call that needs it raises Error("cancelled") with `why`."""
         self._engine, self._over = None, why
-        self._refusal.remove()  # the model is the script's alone now
+        self._allow()  # the model is the script's alone now
 
     def forget(self) -> None:
         """This process was forked from the member: what it holds is the parent's."""
         engine, self._engine = self._engine, None
+        self._allow()
         if engine is not None:
             _core.forget(engine)
             self._over = forks.NO_MEMBER

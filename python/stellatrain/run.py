@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import traceback
 import weakref
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from stellatrain import _core, buffers, checkpoint, forks, rendezvous
 from stellatrain.bridge import ParameterBridge
 from stellatrain.environment import Membership, membership, tuned, warn_of_misspelt_variables
-from stellatrain.errors import Error, error
+from stellatrain.errors import error
 from stellatrain.optimizer import DistributedOptimizer
 from stellatrain.optimizer_state import share_state
 from stellatrain.settings import group_settings, kind_of
@@ -31,6 +30,7 @@ class Run:
         self._loaders: list[weakref.ref[Any]] = []
         self._epochs_to_come: list[int] = []
         self._over = ""  # why there is no session
+        self._finishing = False  # or failed at it
         self._session: _core.Session | None = _core.Session(_session_options(self.who))
         forks.forget_in_child(self)
         try:
@@ -166,6 +166,7 @@ class Run:
 
         The engine's memory is free again; the optimizer still tells stats(), iteration and digest().
         """
+        self._finishing = True
         if self.optimizer is not None:
             self.optimizer.drain(_core.Level.finished)
             buffers.assign(self.model, buffers.averaged(self.session, self.model))
@@ -175,10 +176,9 @@ class Run:
         self._end("the run is over: finish() was called")
 
     def _ends_unfinished(self) -> bool:
-        """Whether it has trained, and nobody called finish() or close()."""
-        with contextlib.suppress(Error):  # Ctrl-C came while it was closed
-            return self._session is not None and self.optimizer is not None and self.optimizer.iteration > 0
-        return False
+        """Whether it has trained with others, and nobody called finish() or close()."""
+        trained = self.optimizer is not None and self.optimizer._stepped
+        return trained and self.world_size > 1 and self._session is not None and not self._finishing
 
     def close(self, reason: str | None = None) -> None:
         """Ends this member's part. Without finish() before, the others end with an error that names it."""

@@ -95,6 +95,9 @@ def test_every_field_has_its_variable() -> None:
             {"STELLA_COORDINATOR": "192.0.2.2"},
             "STELLA_COORDINATOR is '192.0.2.2'; it must be host:port of member 0",
         ),
+        ({"STELLA_COORDINATOR": "2001:db8::1:29400"}, "it must be host:port of member 0"),
+        ({"STELLA_COORDINATOR": "[2001:db8::1:29400"}, "it must be host:port of member 0"),
+        ({"STELLA_COORDINATOR": "[]:29400"}, "it must be host:port of member 0"),
         ({"STELLA_COORDINATOR": "192.0.2.2:http"}, "it must be host:port of member 0"),
         ({"STELLA_COORDINATOR": ":29400"}, "it must be host:port of member 0"),
         ({"STELLA_COORDINATOR": "192.0.2.2:70000"}, "it must be host:port of member 0"),
@@ -113,6 +116,9 @@ def test_every_field_has_its_variable() -> None:
 def test_nonsense_is_a_configuration_error_that_names_the_variable(
     env: dict[str, str], sentence: str
 ) -> None:
+    if "STELLA_COORDINATOR" in env:
+        membership(env | {"WORLD_SIZE": "1", "RANK": "0"})  # one member needs none of that
+        env = {"RANK": "1", "WORLD_SIZE": "2"} | env
     with pytest.raises(Error, match=re.escape(sentence)) as failure:
         membership(env)
     assert failure.value.code == "configuration"
@@ -123,6 +129,7 @@ def test_another_port_on_member_0_is_a_warning_as_it_may_be_forwarded(
 ) -> None:
     env = {"RANK": "0", "WORLD_SIZE": "2", "STELLA_COORDINATOR": "192.0.2.2:29400"}
     membership(env | {"STELLA_PORT": "29400"})
+    membership(env | {"STELLA_PORT": "29400", "STELLA_COORDINATOR": "[2001:db8::1]:29400"})
     assert caplog.messages == []
     membership(env | {"STELLA_PORT": "29401"})
     assert caplog.messages == [

@@ -151,9 +151,22 @@ def test_a_stopped_member_is_ended_too_and_leaves_nothing_behind(lab: Lab) -> No
     stopped = "[ $RANK = 2 ] && { sleep 0.5; exit 7; }; kill -STOP $$"
     assert lab.run(["sh", "-c", stopped], grace=0.2) == 7
     assert time.monotonic() - start < 5
-    states = [path.read_text().split() for path in Path("/proc").glob("[0-9]*/stat") if path.exists()]
-    mine = str(os.getpid())
-    assert not [state for state in states if state[1] == "(nsenter)" and state[3] == mine]
+    children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    left = [child for path in children for child in path.read_text().split()]
+    assert "nsenter" not in [Path(f"/proc/{child}/comm").read_text().strip() for child in left]
+
+
+def test_a_member_can_be_stopped_and_goes_on(lab: Lab) -> None:
+    """As a machine that freezes for a while."""
+    with lab.popen("c0m0", ["sh", "-c", "echo up; read line; echo on"], stdin=-1, stdout=-1) as sh:
+        assert sh.stdout.readline() == b"up\n"
+        sh.send_signal(signal.SIGSTOP)
+        sh.stdin.write(b"go on\n")
+        sh.stdin.close()
+        assert not select.select([sh.stdout], [], [], 0.3)[0]
+        sh.send_signal(signal.SIGCONT)
+        assert sh.stdout.read() == b"on\n"
+        assert sh.wait(5) == 0
 
 
 def test_a_run_out_of_time_reports_124(lab: Lab) -> None:

@@ -289,11 +289,17 @@ def test_control_c_ends_a_member_that_waits_for_torchs_store(there: bool) -> Non
 
 def test_a_script_that_forgets_finish_is_told() -> None:
     """Where all members forget it, nobody else would say so."""
-    script = SCRIPT.format(inside="").replace("stella.finish()\n", "")
-    (output,) = outputs([start(script, WORLD_SIZE="1", RANK="0")])
-    assert "the script ended without stellatrain.finish()" in output
-    (output,) = outputs([start(SCRIPT.format(inside=""), WORLD_SIZE="1", RANK="0")])
-    assert "without" not in output
+    script = SCRIPT.format(inside="")
+    untrained = script.replace("range(3)", "range(0)")
+    for body, told in (
+        (script, False),
+        (script.replace("stella.finish()\n", ""), True),
+        (untrained.replace("stella.finish()\n", ""), False),
+    ):
+        port = str(free_port())
+        common = {"WORLD_SIZE": "2", "STELLA_COORDINATOR": f"127.0.0.1:{port}"}
+        members = [start(body, **common, RANK="0", STELLA_PORT=port), start(body, **common, RANK="1")]
+        assert ["ended without stellatrain.finish()" in output for output in outputs(members)] == [told] * 2
 
 
 def test_control_c_to_all_at_once_shows_each_where_it_was() -> None:

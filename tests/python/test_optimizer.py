@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 from collections.abc import Callable
 
@@ -285,11 +286,35 @@ def test_the_optimizer_that_was_given_steps_no_more_until_the_run_is_over() -> N
         assert all(map(torch.equal, before, net.parameters()))
         optimizer.step()
         run.finish()
+        before = [parameter.detach().clone() for parameter in net.parameters()]
         given.step()
         assert not any(map(torch.equal, before, net.parameters()))
 
     nets = [mlp(), mlp()]
     run_members(2, member)
+
+
+def test_the_optimizer_that_was_given_steps_again_where_distribute_failed_or_the_run_is_gone() -> None:
+    net = mlp()
+    given = adamw(net)
+    loss_of(net, vectors(1, 4)[0]).backward()
+
+    def fails(run: Run) -> None:
+        given.state[net[0].weight] = {"exp_avg": torch.zeros(3)}
+        run.distribute(net, given)
+
+    def goes(run: Run) -> None:
+        run.distribute(net, given)
+        with pytest.raises(Error, match="use the one that it returned"):
+            given.step()
+
+    (failure,) = outcomes_of_members(1, fails)
+    assert isinstance(failure, Error)
+    given.state.clear()
+    given.step()
+    run_members(1, goes)
+    gc.collect()
+    given.step()
 
 
 def test_one_member_alone_trains_as_torch_does_unless_it_is_told_otherwise() -> None:

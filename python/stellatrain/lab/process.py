@@ -8,6 +8,10 @@ import signal
 import subprocess
 from pathlib import Path
 
+# What is stopped takes none of these but SIGKILL until it goes on; nsenter stops with its command, and would
+# not see it end.
+_ENDING = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
 
 class MemberProcess(subprocess.Popen):
     """A `subprocess.Popen` of nsenter whose signals reach the whole process group of the command.
@@ -23,15 +27,11 @@ class MemberProcess(subprocess.Popen):
         if leader is None:
             super().send_signal(sig)  # nsenter hasn't forked yet
             return
-        # What is stopped (SIGSTOP, SIGTTIN) takes no signal but SIGKILL; nsenter stops with its command, and
-        # would not see it end.
-        for one in (sig, signal.SIGCONT):
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
-                try:
-                    os.killpg(leader, one)
-                except ProcessLookupError:
-                    os.kill(leader, one)  # it leads no group of its own yet
-        super().send_signal(signal.SIGCONT)
+        _signal_group(leader, sig)
+        if sig in _ENDING:
+            _signal_group(leader, signal.SIGCONT)
+        if sig in (*_ENDING, signal.SIGCONT):
+            super().send_signal(signal.SIGCONT)
 
     def _leader(self) -> int | None:
         try:
@@ -39,6 +39,14 @@ class MemberProcess(subprocess.Popen):
         except FileNotFoundError:
             return None
         return int(children[0]) if children else None
+
+
+def _signal_group(leader: int, sig: int) -> None:
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
+        try:
+            os.killpg(leader, sig)
+        except ProcessLookupError:
+            os.kill(leader, sig)  # it leads no group of its own yet
 
 
 def shell_status(returncode: int) -> int:
