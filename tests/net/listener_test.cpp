@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <list>
+#include <semaphore>
 
 #include "net/connect.hpp"
 #include "net/stranger.hpp"
@@ -49,6 +50,7 @@ class Door {
     port_ = net_.call([this] { return listener_.open(); });
     Listener::Handler handler = [this](TlsStream stream, asio::ip::tcp::endpoint) {
       guests_.push_back(std::move(stream));
+      let_in_.release();
     };
     running_ = net_.start(listener_.run(std::move(handler)));
   }
@@ -63,11 +65,12 @@ class Door {
   }
   // Returns once the first refusal is logged.
   void wait_for_a_refusal() { EXPECT_EQ(refusal_.wait_for(10s), std::future_status::ready); }
-  // A member with the secret comes; throws unless it is let in.
+  // A member with the secret comes; throws unless it is let in. Its own handshake ends before the listener's.
   void let_in_a_member(RunSecret secret = test_secret()) {
     TestThread net;
     TlsContext tls(TlsRole::client, std::move(secret));
     net.run(visit(tls, Address{"127.0.0.1", port_}));
+    EXPECT_TRUE(let_in_.try_acquire_for(10s));
   }
 
  private:
@@ -77,6 +80,7 @@ class Door {
   TestThread net_;
   Listener listener_;
   std::list<TlsStream> guests_;
+  std::counting_semaphore<> let_in_{0};
   std::uint16_t port_ = 0;
   Pending<void> running_;
 };
