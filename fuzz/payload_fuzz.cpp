@@ -50,7 +50,7 @@ std::vector<stella::Bytes> stella::fuzz::examples() {
   std::vector<float> residual(64 * kBlock, 0.5f);
   const std::vector<BlockId> blocks{0, 5, 63};
   Bytes body;
-  encode_blocks(blocks, ValueCoding::fp32, residual, body);
+  encode_blocks(blocks, {ValueCoding::int4}, residual, body);
   const Payload full(header, body);
   header.samples = 0;
   const Payload empty(header, {});

@@ -31,7 +31,8 @@ struct EngineOptions {
   unsigned staleness = 1;
   // How blocks are picked below density 1: "blocks" (largest first), "threshold" (the paper's) or "random".
   std::string selector = "blocks";
-  // Values on the wire: "fp32" or "bf16" (the rounding error stays in the residual).
+  // Values on the wire: "fp32", "bf16", or codes with a step for each block: "int8", "int4", "int2", "int1"
+  // (docs/encoding.md). The rounding error stays in the residual.
   std::string wire = "fp32";
   // Unit of pipelining. Smaller overlaps better, larger costs fewer messages. Equal on all members.
   std::size_t bucket_bytes = std::size_t{4} << 20;

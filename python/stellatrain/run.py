@@ -85,7 +85,8 @@ class Run:
             0.01 by default. One member alone: 1, as there is nobody to send to.
         staleness: 0 waits for each exchange; 1, the default, lets it take the whole next iteration. One
             member alone: 0. So it trains as torch does.
-        wire: "fp32" or "bf16" values on the network.
+        wire: values on the network: "fp32", "bf16", or codes of 8, 4, 2 or 1 bits, "int8", "int4", "int2",
+            "int1". What rounding leaves out goes with a later iteration.
         selector: how blocks are chosen: "blocks" (largest), "threshold" (the paper's), "random".
         bucket_mib: unit of pipelining, in MiB of fp32.
         threads: CPU threads of the engine; 0: one per core, at most 4.

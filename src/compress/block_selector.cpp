@@ -5,32 +5,52 @@
 #include <functional>
 #include <iterator>
 
+#include "kernels/collect.hpp"
+
 namespace stella {
 namespace {
 
 // The bit pattern of a score; that of 0 is 0.
-std::uint32_t pattern(float score) { return std::bit_cast<std::uint32_t>(score) & 0x7fffffff; }
+std::uint32_t pattern(float score) { return std::bit_cast<std::uint32_t>(score) & kScoreBits; }
 
 }  // namespace
 
 void BlockSelector::select(std::span<const float> scores, std::size_t budget, std::vector<BlockId>& chosen) {
   chosen.clear();
   if (budget == 0) return;
-  histogram_.fill(0);
-  std::size_t positive = 0;
-  for (const float score : scores) {
-    positive += pattern(score) != 0;
-    ++histogram_[pattern(score) >> kDropped];
+  const auto found = candidates(scores, budget);
+  if (found.size() <= budget) {  // all that have a score
+    chosen.assign(found.begin(), found.end());
+    threshold_ = 1;
+  } else {
+    choose(scores, found, budget, chosen);
   }
-  if (positive <= budget) {
-    for (std::size_t block = 0; block < scores.size(); ++block) {
-      if (pattern(scores[block]) != 0) chosen.push_back(static_cast<BlockId>(block));
-    }
-    return;
-  }
+}
 
+// At least `budget` blocks, if so many have a score.
+std::span<const BlockId> BlockSelector::candidates(std::span<const float> scores, std::size_t budget) {
+  candidates_.resize(scores.size() + kCollectSlack);
+  std::size_t count = collect_at_least(scores, threshold_, candidates_.data());
+  if (threshold_ > 1) {
+    if (count < budget) {
+      ++misses_;
+      margin_ = std::min(2 * margin_, 4 * kOctave);
+      count = collect_at_least(scores, 1, candidates_.data());
+    } else if (count > 2 * budget) {
+      margin_ = std::max(margin_ - margin_ / 4, kOctave / 64);
+    } else if (count < budget + budget / 4) {
+      margin_ = std::min(margin_ + margin_ / 4, 4 * kOctave);
+    }
+  }
+  return std::span(candidates_).first(count);
+}
+
+void BlockSelector::choose(std::span<const float> scores, std::span<const BlockId> candidates,
+                           std::size_t budget, std::vector<BlockId>& chosen) {
+  histogram_.fill(0);
+  for (const BlockId block : candidates) ++histogram_[pattern(scores[block]) >> kDropped];
   std::size_t bin = kBins - 1;
-  std::size_t above = 0;  // blocks in the bins above `bin`
+  std::size_t above = 0;  // candidates in the bins above `bin`
   while (above + histogram_[bin] < budget) above += histogram_[bin--];
 
   // Both lists have one place more than they need: every block is written, and kept by moving on.
@@ -38,10 +58,10 @@ void BlockSelector::select(std::span<const float> scores, std::size_t budget, st
   boundary_.resize(histogram_[bin] + 1);
   std::size_t kept_above = 0;
   std::size_t kept_boundary = 0;
-  for (std::size_t block = 0; block < scores.size(); ++block) {
+  for (const BlockId block : candidates) {
     const std::size_t own = pattern(scores[block]) >> kDropped;
-    above_[kept_above] = static_cast<BlockId>(block);
-    boundary_[kept_boundary] = static_cast<BlockId>(block);
+    above_[kept_above] = block;
+    boundary_[kept_boundary] = block;
     kept_above += own > bin;
     kept_boundary += own == bin;
   }
@@ -50,7 +70,7 @@ void BlockSelector::select(std::span<const float> scores, std::size_t budget, st
   choose_from_boundary(scores, budget - above, chosen);
 }
 
-// Merges above_ and the best `budget` blocks of boundary_ into `chosen`.
+// Merges above_ and the best `budget` blocks of boundary_ into `chosen`; the next threshold.
 void BlockSelector::choose_from_boundary(std::span<const float> scores, std::size_t budget,
                                          std::vector<BlockId>& chosen) {
   patterns_.clear();
@@ -58,6 +78,7 @@ void BlockSelector::choose_from_boundary(std::span<const float> scores, std::siz
   const auto last = patterns_.begin() + static_cast<std::ptrdiff_t>(budget - 1);
   std::nth_element(patterns_.begin(), last, patterns_.end(), std::greater<>());
   const std::uint32_t lowest = *last;  // the smallest score that fits
+  threshold_ = lowest > margin_ ? lowest - margin_ : 1;
   const auto larger = static_cast<std::size_t>(
       std::count_if(patterns_.begin(), last, [lowest](std::uint32_t p) { return p > lowest; }));
   const std::size_t seats = budget - larger;  // for the blocks whose score equals `lowest`

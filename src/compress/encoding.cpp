@@ -5,54 +5,112 @@
 #include <bit>
 #include <cassert>
 #include <cstring>
-#include <numeric>
 #include <string>
 
 #include "compress/index_coding.hpp"
+#include "compress/steps.hpp"
 #include "kernels/bf16.hpp"
-#include "kernels/block.hpp"
 #include "kernels/finite.hpp"
+#include "kernels/quantize.hpp"
 #include "stella/error.hpp"
 
 namespace stella {
 namespace {
 
-constexpr std::uint8_t kVersion = 1;
-constexpr std::uint8_t kLog2Block = std::countr_zero(kBlock);
-enum IndexCoding : std::uint8_t { kAllBlocks = 0, kGaps = 1 };
+constexpr std::uint8_t kVersion = 2;
 
-// Values pass through the stack a chunk at a time: bytes of a message are not aligned.
-constexpr std::size_t kChunk = 64;  // blocks
+// Wide values pass through the stack a chunk at a time: bytes of a message are not aligned.
+constexpr std::size_t kChunk = 1024;  // values
 template <class T>
-using Chunk = std::array<T, kChunk * kBlock>;
+using Chunk = std::array<T, kChunk>;
 
-std::size_t bytes_per_block(ValueCoding coding) {
-  return kBlock * (coding == ValueCoding::fp32 ? sizeof(float) : sizeof(std::uint16_t));
+// 0 for fp32 and bf16.
+unsigned code_bits(ValueCoding coding) {
+  switch (coding) {
+    case ValueCoding::int8:
+      return 8;
+    case ValueCoding::int4:
+      return 4;
+    case ValueCoding::int2:
+      return 2;
+    case ValueCoding::int1:
+      return 1;
+    default:
+      return 0;
+  }
 }
+
+// Of the values alone, without a step.
+std::size_t bytes_per_block(const Coding& coding) {
+  if (const unsigned bits = code_bits(coding.values)) return code_bytes(bits, coding.block);
+  return coding.block * (coding.values == ValueCoding::fp32 ? sizeof(float) : sizeof(std::uint16_t));
+}
+
+std::uint8_t log2_of(std::size_t block) { return static_cast<std::uint8_t>(std::countr_zero(block)); }
 
 [[noreturn]] void refuse(const std::string& why) {
   throw Error(ErrorCode::protocol, "encoded blocks: " + why);
 }
 
-void take_blocks(std::span<const BlockId> blocks, float* residual, float* sent) {
-  for (const BlockId block : blocks) {
-    float* values = residual + std::size_t{block} * kBlock;
-    sent = std::copy_n(values, kBlock, sent);
-    std::fill_n(values, kBlock, 0.0f);
+void take_blocks(std::span<const BlockId> blocks, std::size_t block, float* residual, float* sent) {
+  for (const BlockId id : blocks) {
+    float* values = residual + id * block;
+    sent = std::copy_n(values, block, sent);
+    std::fill_n(values, block, 0.0f);
   }
 }
 
 // Appends what `take` makes of each chunk of blocks.
 template <class T>
-void send(std::span<const BlockId> blocks, std::span<float> residual, ByteWriter& writer,
-          void (*take)(std::span<const BlockId>, float*, T*)) {
+void send(std::span<const BlockId> blocks, std::size_t block, std::span<float> residual, ByteWriter& writer,
+          void (*take)(std::span<const BlockId>, std::size_t, float*, T*)) {
   Chunk<T> sent;
   while (!blocks.empty()) {
-    const auto chunk = blocks.first(std::min(kChunk, blocks.size()));
-    take(chunk, residual.data(), sent.data());
-    writer.put_bytes(std::as_bytes(std::span(sent).first(chunk.size() * kBlock)));
+    const auto chunk = blocks.first(std::min(kChunk / block, blocks.size()));
+    take(chunk, block, residual.data(), sent.data());
+    writer.put_bytes(std::as_bytes(std::span(sent).first(chunk.size() * block)));
     blocks = blocks.subspan(chunk.size());
   }
+}
+
+constexpr int kNoStep = kLeastStep - 1;
+
+// The step 2^(k/8) that a block's codes are best with; kNoStep for a block of zeros. With 8 and 4 bits the
+// largest value has the last level. With 2 bits the levels -3, -1, 1 and 3 are where the squared error of
+// normal values is smallest, with 1 bit the level is their mean magnitude.
+int step_for(ValueCoding coding, float magnitude) {
+  if (magnitude == 0) return kNoStep;
+  if (coding == ValueCoding::int1) return step_nearest(magnitude);
+  if (coding == ValueCoding::int2) return step_nearest(0.625f * magnitude);
+  return step_above(magnitude / (coding == ValueCoding::int8 ? 127.0f : 7.0f));
+}
+
+void send_codes(std::span<const BlockId> blocks, const Coding& coding, std::span<float> residual,
+                Bytes& out) {
+  const unsigned bits = code_bits(coding.values);
+  std::vector<float> magnitudes(blocks.size());
+  const auto measure = bits >= 4 ? block_maxima : block_means;
+  measure(blocks, coding.block, residual.data(), magnitudes.data());
+  std::vector<int> wanted(blocks.size());
+  int largest = kLeastStep;
+  for (std::size_t k = 0; k < blocks.size(); ++k) {
+    wanted[k] = step_for(coding.values, magnitudes[k]);
+    largest = std::max(largest, wanted[k]);
+  }
+
+  const StepScale scale = StepScale::for_largest(largest);
+  const auto table = scale.table();
+  ByteWriter(out).put(scale.exponent);
+  const std::size_t begin = out.size();
+  out.resize(begin + blocks.size() * (1 + code_bytes(bits, coding.block)));
+  auto* step_bytes = reinterpret_cast<std::uint8_t*>(out.data() + begin);
+  std::vector<float>& steps = magnitudes;
+  for (std::size_t k = 0; k < blocks.size(); ++k) {
+    step_bytes[k] = wanted[k] == kNoStep ? std::uint8_t{0} : scale.byte_of(wanted[k]);
+    steps[k] = table[step_bytes[k]];
+  }
+  take_blocks_quantized(bits, blocks, coding.block, steps.data(), residual.data(),
+                        step_bytes + blocks.size());
 }
 
 AlignedArray<float> read_fp32(std::span<const std::byte> bytes) {
@@ -72,92 +130,125 @@ AlignedArray<float> read_bf16(std::span<const std::byte> bytes) {
   return values;
 }
 
+AlignedArray<float> read_codes(unsigned bits, std::size_t block, std::int8_t exponent,
+                               std::span<const std::byte> step_bytes, std::span<const std::byte> codes) {
+  const auto table = StepScale{exponent}.table();
+  std::vector<float> steps;
+  steps.reserve(step_bytes.size());
+  for (const std::byte byte : step_bytes) steps.push_back(table[std::to_integer<std::size_t>(byte)]);
+  AlignedArray<float> values(steps.size() * block);
+  dequantize(bits, reinterpret_cast<const std::uint8_t*>(codes.data()), steps, block, values.data());
+  return values;
+}
+
 // What stands before the indices.
 struct Head {
-  bool all_blocks;
+  IndexCoding indices;
   ValueCoding values;
   std::size_t count;
 };
 
-Head read_head(ByteReader& reader, std::size_t total_blocks) {
+Head read_head(ByteReader& reader, std::size_t total_blocks, std::size_t block) {
   if (const auto version = reader.get<std::uint8_t>(); version != kVersion) {
     refuse("version " + std::to_string(version) + ", this build reads version " + std::to_string(kVersion));
   }
   const auto indices = reader.get<std::uint8_t>();
-  if (indices != kAllBlocks && indices != kGaps) refuse("unknown index coding " + std::to_string(indices));
+  if (indices > static_cast<std::uint8_t>(IndexCoding::bit_map)) {
+    refuse("unknown index coding " + std::to_string(indices));
+  }
   const auto values = reader.get<std::uint8_t>();
-  if (values > static_cast<std::uint8_t>(ValueCoding::bf16)) {
+  if (values > static_cast<std::uint8_t>(ValueCoding::int1)) {
     refuse("unknown value coding " + std::to_string(values));
   }
-  if (const auto log2_block = reader.get<std::uint8_t>(); log2_block != kLog2Block) {
-    refuse("blocks of 2^" + std::to_string(log2_block) + " elements, this build has 2^" +
-           std::to_string(kLog2Block));
+  if (const auto log2_block = reader.get<std::uint8_t>(); log2_block != log2_of(block)) {
+    refuse("blocks of 2^" + std::to_string(log2_block) + " elements, here they have 2^" +
+           std::to_string(log2_of(block)));
   }
   if (const auto total = reader.get_varint(); total != total_blocks) {
     refuse("the sender's bucket has " + std::to_string(total) + " blocks, here it has " +
            std::to_string(total_blocks));
   }
   const auto count = reader.get_varint();
-  if (count > total_blocks || (indices == kAllBlocks && count != total_blocks)) {
+  const auto coding = static_cast<IndexCoding>(indices);
+  if (count > total_blocks || (coding == IndexCoding::all && count != total_blocks)) {
     refuse(std::to_string(count) + " blocks sent of a bucket of " + std::to_string(total_blocks));
   }
-  return {indices == kAllBlocks, static_cast<ValueCoding>(values), static_cast<std::size_t>(count)};
+  return {coding, static_cast<ValueCoding>(values), static_cast<std::size_t>(count)};
+}
+
+// Ids of blocks of `block` elements as ids of blocks of kBlock.
+std::vector<BlockId> in_parts(std::vector<BlockId> blocks, std::size_t block) {
+  const std::size_t parts = block / kBlock;
+  if (parts == 1) return blocks;
+  std::vector<BlockId> result;
+  result.reserve(blocks.size() * parts);
+  for (const BlockId id : blocks) {
+    for (std::size_t part = 0; part < parts; ++part)
+      result.push_back(static_cast<BlockId>(id * parts + part));
+  }
+  return result;
 }
 
 }  // namespace
 
-void encode_blocks(std::span<const BlockId> blocks, ValueCoding coding, std::span<float> residual,
+void encode_blocks(std::span<const BlockId> blocks, const Coding& coding, std::span<float> residual,
                    Bytes& out) {
-  assert(residual.size() % kBlock == 0);
-  const std::size_t total_blocks = residual.size() / kBlock;
+  assert(coding.block % kBlock == 0 && residual.size() % coding.block == 0);
+  const std::size_t total_blocks = residual.size() / coding.block;
   assert(blocks.empty() || blocks.back() < total_blocks);
-  if (const auto k = find_nonfinite_block(blocks, residual.data()); k != blocks.size()) {
+  if (const auto k = find_nonfinite_block(blocks, coding.block, residual.data()); k != blocks.size()) {
     throw Error(ErrorCode::nonfinite,
                 "block " + std::to_string(blocks[k]) +
                     " of the gradient residual holds a NaN or an infinity and cannot be sent; "
                     "look for an overflow in the loss, or clip gradients");
   }
 
-  const bool all_blocks = blocks.size() == total_blocks;
-  out.reserve(out.size() + 24 + blocks.size() * (bytes_per_block(coding) + 2));
+  const IndexCoding indices = cheapest_coding(blocks, total_blocks);
+  out.reserve(out.size() + 24 + blocks.size() * (bytes_per_block(coding) + 3));
   ByteWriter writer(out);
   writer.put(kVersion);
-  writer.put<std::uint8_t>(all_blocks ? kAllBlocks : kGaps);
-  writer.put(static_cast<std::uint8_t>(coding));
-  writer.put(kLog2Block);
+  writer.put(static_cast<std::uint8_t>(indices));
+  writer.put(static_cast<std::uint8_t>(coding.values));
+  writer.put(log2_of(coding.block));
   writer.put_varint(total_blocks);
   writer.put_varint(blocks.size());
-  if (!all_blocks) encode_indices(blocks, out);
+  encode_indices(indices, blocks, total_blocks, out);
 
-  if (coding == ValueCoding::fp32) {
-    send<float>(blocks, residual, writer, take_blocks);
+  if (coding.values == ValueCoding::fp32) {
+    send<float>(blocks, coding.block, residual, writer, take_blocks);
+  } else if (coding.values == ValueCoding::bf16) {
+    send<std::uint16_t>(blocks, coding.block, residual, writer, take_blocks_bf16);
   } else {
-    send<std::uint16_t>(blocks, residual, writer, take_blocks_bf16);
+    send_codes(blocks, coding, residual, out);
   }
 }
 
-SparseGradient decode_blocks(std::span<const std::byte> body, std::size_t total_blocks) {
+SparseGradient decode_blocks(std::span<const std::byte> body, std::size_t total_blocks, std::size_t block) {
   ByteReader reader(body, "encoded blocks");
-  const Head head = read_head(reader, total_blocks);
-  const std::size_t value_bytes = head.count * bytes_per_block(head.values);
-  const std::size_t least_bytes = value_bytes + (head.all_blocks ? 0 : head.count);
+  const Head head = read_head(reader, total_blocks, block);
+  const unsigned bits = code_bits(head.values);
+  // An end of 2^62 bytes is refused below: count is at most 2^32, a block has at most 256 bytes.
+  const std::uint64_t value_bytes = head.count * bytes_per_block({head.values, block});
+  const std::uint64_t step_bytes = bits != 0 ? head.count : 0;
+  const std::uint64_t least_bytes =
+      value_bytes + step_bytes + least_index_bytes(head.indices, head.count, total_blocks);
   if (least_bytes > reader.remaining()) {
     refuse(std::to_string(head.count) + " blocks need at least " + std::to_string(least_bytes) + " bytes, " +
            std::to_string(reader.remaining()) + " are left");
   }
 
   SparseGradient gradient;
-  if (head.all_blocks) {
-    gradient.blocks.resize(head.count);
-    std::iota(gradient.blocks.begin(), gradient.blocks.end(), BlockId{0});
-  } else {
-    gradient.blocks = decode_indices(reader, head.count, total_blocks);
-  }
-  const auto bytes = reader.take(value_bytes);
+  gradient.blocks = in_parts(decode_indices(head.indices, reader, head.count, total_blocks), block);
+  const auto exponent = bits != 0 ? reader.get<std::int8_t>() : std::int8_t{0};
+  const auto steps = reader.take(static_cast<std::size_t>(step_bytes));
+  const auto bytes = reader.take(static_cast<std::size_t>(value_bytes));
   reader.expect_end();
-  gradient.values = head.values == ValueCoding::fp32 ? read_fp32(bytes) : read_bf16(bytes);
+  gradient.values = bits != 0                          ? read_codes(bits, block, exponent, steps, bytes)
+                    : head.values == ValueCoding::fp32 ? read_fp32(bytes)
+                                                       : read_bf16(bytes);
   if (const auto at = find_nonfinite(gradient.values); at != gradient.values.size()) {
-    refuse("block " + std::to_string(gradient.blocks[at / kBlock]) + " holds a NaN or an infinity");
+    refuse("block " + std::to_string(gradient.blocks[at / kBlock] * kBlock / block) +
+           " holds a NaN or an infinity");
   }
   return gradient;
 }

@@ -8,23 +8,34 @@
 #include "base/bytes.hpp"
 #include "base/ids.hpp"
 #include "compress/sparse_gradient.hpp"
+#include "kernels/block.hpp"
 
 namespace stella {
 
-enum class ValueCoding : std::uint8_t { fp32 = 0, bf16 = 1 };
+// fp32 and bf16 numbers, or codes of so many bits with a step for each block (kernels/quantize.hpp).
+enum class ValueCoding : std::uint8_t { fp32 = 0, bf16 = 1, int8 = 2, int4 = 3, int2 = 4, int1 = 5 };
+
+// How a bucket's contributions are coded.
+struct Coding {
+  ValueCoding values = ValueCoding::fp32;
+  std::size_t block = kBlock;  // elements that have one index and one step: 16, 32 or 64
+};
 
 // Appends the named blocks of `residual` to `out` and takes what was sent out of the residual:
-// residual -= decoded(sent). With fp32 they become exactly +0; with bf16 the rounding error stays, and so
-// does what exceeds the largest finite bf16. What was in the residual is thus always sent or still there.
-//   blocks    strictly ascending, below residual.size() / kBlock
-//   residual  [total blocks * kBlock] fp32
+// residual -= decoded(sent). With fp32 they become exactly +0; with fewer bits the rounding error stays, and
+// so does what exceeds the largest value that can be sent. What was in the residual is thus always sent or
+// still there: exactly with fp32 and bf16, up to the rounding of that fp32 subtraction with codes.
+//   blocks    strictly ascending, below residual.size() / coding.block
+//   residual  [total blocks * coding.block] fp32
 // Throws Error(nonfinite), naming the block, if a NaN or an infinity would have to be sent; nothing is
 // changed then.
-void encode_blocks(std::span<const BlockId> blocks, ValueCoding coding, std::span<float> residual,
+void encode_blocks(std::span<const BlockId> blocks, const Coding& coding, std::span<float> residual,
                    Bytes& out);
 
-// The blocks in `body`. Throws Error(protocol), before anything large is allocated, if `body` is not exactly
-// one well-formed encoding for a bucket of `total_blocks` with finite values.
-SparseGradient decode_blocks(std::span<const std::byte> body, std::size_t total_blocks);
+// The blocks in `body`, as blocks of kBlock whatever coding.block was. Throws Error(protocol), before
+// anything large is allocated, if `body` is not exactly one well-formed encoding for a bucket of
+// `total_blocks` blocks of `block` elements with finite values.
+SparseGradient decode_blocks(std::span<const std::byte> body, std::size_t total_blocks,
+                             std::size_t block = kBlock);
 
 }  // namespace stella

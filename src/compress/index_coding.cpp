@@ -1,15 +1,32 @@
 #include "compress/index_coding.hpp"
 
+#include <algorithm>
+#include <bit>
 #include <cassert>
+#include <cstring>
+#include <numeric>
 #include <string>
 
 #include "stella/error.hpp"
 
 namespace stella {
+namespace {
 
-void encode_indices(std::span<const BlockId> blocks, Bytes& out) {
-  ByteWriter writer(out);
+std::uint64_t bit_map_bytes(std::uint64_t total_blocks) { return total_blocks / 8 + (total_blocks % 8 != 0); }
+
+std::uint64_t gap_bytes(std::span<const BlockId> blocks) {
+  std::uint64_t bytes = blocks.size();
   std::uint64_t lowest = 0;  // that the next id may be
+  for (const BlockId block : blocks) {
+    for (std::uint64_t rest = (block - lowest) >> 7; rest != 0; rest >>= 7) ++bytes;
+    lowest = std::uint64_t{block} + 1;
+  }
+  return bytes;
+}
+
+void encode_gaps(std::span<const BlockId> blocks, Bytes& out) {
+  ByteWriter writer(out);
+  std::uint64_t lowest = 0;
   for (const BlockId block : blocks) {
     assert(block >= lowest);
     writer.put_varint(block - lowest);
@@ -17,9 +34,14 @@ void encode_indices(std::span<const BlockId> blocks, Bytes& out) {
   }
 }
 
-std::vector<BlockId> decode_indices(ByteReader& reader, std::size_t count, std::uint64_t total_blocks) {
-  std::vector<BlockId> blocks(count);
-  std::uint64_t lowest = 0;  // that the next id may be
+void encode_bit_map(std::span<const BlockId> blocks, std::uint64_t total_blocks, Bytes& out) {
+  const std::size_t begin = out.size();
+  out.resize(begin + bit_map_bytes(total_blocks));
+  for (const BlockId block : blocks) out[begin + block / 8] |= std::byte{1} << block % 8;
+}
+
+void decode_gaps(ByteReader& reader, std::uint64_t total_blocks, std::span<BlockId> blocks) {
+  std::uint64_t lowest = 0;
   for (BlockId& block : blocks) {
     const std::uint64_t gap = reader.get_varint();
     if (lowest >= total_blocks || gap >= total_blocks - lowest) {
@@ -31,6 +53,57 @@ std::vector<BlockId> decode_indices(ByteReader& reader, std::size_t count, std::
     block = static_cast<BlockId>(lowest + gap);
     lowest += gap + 1;
   }
+}
+
+void decode_bit_map(ByteReader& reader, std::uint64_t total_blocks, std::span<BlockId> blocks) {
+  auto bytes = reader.take(static_cast<std::size_t>(bit_map_bytes(total_blocks)));
+  std::size_t found = 0;
+  for (std::uint64_t first = 0; !bytes.empty(); first += 64) {
+    std::uint64_t word = 0;
+    const std::size_t size = std::min(bytes.size(), sizeof word);
+    std::memcpy(&word, bytes.data(), size);
+    bytes = bytes.subspan(size);
+    for (; word != 0; word &= word - 1) {
+      const std::uint64_t block = first + static_cast<std::uint64_t>(std::countr_zero(word));
+      if (found == blocks.size() || block >= total_blocks) {
+        throw Error(ErrorCode::protocol, "encoded blocks: the bit map has block " + std::to_string(block) +
+                                             ", more than the " + std::to_string(blocks.size()) +
+                                             " blocks sent of the bucket's " + std::to_string(total_blocks));
+      }
+      blocks[found++] = static_cast<BlockId>(block);
+    }
+  }
+  if (found < blocks.size()) {
+    throw Error(ErrorCode::protocol, "encoded blocks: the bit map has " + std::to_string(found) +
+                                         " blocks, sent are " + std::to_string(blocks.size()));
+  }
+}
+
+}  // namespace
+
+IndexCoding cheapest_coding(std::span<const BlockId> blocks, std::uint64_t total_blocks) {
+  if (blocks.size() == total_blocks) return IndexCoding::all;
+  const std::uint64_t map = bit_map_bytes(total_blocks);
+  return blocks.size() <= map && gap_bytes(blocks) <= map ? IndexCoding::gaps : IndexCoding::bit_map;
+}
+
+void encode_indices(IndexCoding coding, std::span<const BlockId> blocks, std::uint64_t total_blocks,
+                    Bytes& out) {
+  if (coding == IndexCoding::gaps) encode_gaps(blocks, out);
+  if (coding == IndexCoding::bit_map) encode_bit_map(blocks, total_blocks, out);
+}
+
+std::uint64_t least_index_bytes(IndexCoding coding, std::uint64_t count, std::uint64_t total_blocks) {
+  if (coding == IndexCoding::all) return 0;
+  return coding == IndexCoding::gaps ? count : bit_map_bytes(total_blocks);
+}
+
+std::vector<BlockId> decode_indices(IndexCoding coding, ByteReader& reader, std::size_t count,
+                                    std::uint64_t total_blocks) {
+  std::vector<BlockId> blocks(count);
+  if (coding == IndexCoding::all) std::iota(blocks.begin(), blocks.end(), BlockId{0});
+  if (coding == IndexCoding::gaps) decode_gaps(reader, total_blocks, blocks);
+  if (coding == IndexCoding::bit_map) decode_bit_map(reader, total_blocks, blocks);
   return blocks;
 }
 

@@ -22,9 +22,14 @@ namespace {
 constexpr Iteration kFullDigestEvery = 1000;
 
 ValueCoding coding_named(const std::string& wire) {
-  if (wire == "fp32") return ValueCoding::fp32;
-  if (wire == "bf16") return ValueCoding::bf16;
-  throw Error(ErrorCode::invalid_argument, "wire is '" + wire + "'; supported are fp32 and bf16");
+  constexpr std::pair<const char*, ValueCoding> kNames[] = {
+      {"fp32", ValueCoding::fp32}, {"bf16", ValueCoding::bf16}, {"int8", ValueCoding::int8},
+      {"int4", ValueCoding::int4}, {"int2", ValueCoding::int2}, {"int1", ValueCoding::int1}};
+  for (const auto& [name, coding] : kNames) {
+    if (wire == name) return coding;
+  }
+  throw Error(ErrorCode::invalid_argument,
+              "wire is '" + wire + "'; supported are fp32, bf16, int8, int4, int2 and int1");
 }
 
 std::string where(Iteration t, BucketId bucket) {
@@ -113,7 +118,7 @@ PayloadPtr SparseRule::contribute(BucketId id, const Step& step) {
     std::swap(bucket.residual, bucket.accumulated);
     check_residual(bucket, step.iteration);
     const std::vector<BlockId> chosen = choose(bucket);
-    encode_blocks(chosen, coding_, bucket.residual, body);
+    encode_blocks(chosen, {coding_}, bucket.residual, body);
     blocks_sent_ += chosen.size();
   }
   return std::make_shared<const Payload>(header, body);

@@ -12,13 +12,16 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "kernels/half-inl.hpp"
+
 HWY_BEFORE_NAMESPACE();
 namespace stella::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
 // What one call works on; places count elements.
+template <class T>
 struct Arrays {
-  const float* gradient;
+  const T* gradient;
   float weight;
   const float* residual;
   float* sum;
@@ -26,10 +29,10 @@ struct Arrays {
 
 // sum = residual + weight * gradient in Lanes(d) places from `at`; returns sum^2. With kStream past the
 // caches.
-template <bool kStream, class D>
-HWY_INLINE hn::Vec<D> accumulate(D d, const Arrays& a, std::size_t at) {
+template <bool kStream, class D, class T>
+HWY_INLINE hn::Vec<D> accumulate(D d, const Arrays<T>& a, std::size_t at) {
   const auto sum =
-      hn::Add(hn::LoadU(d, a.residual + at), hn::Mul(hn::Set(d, a.weight), hn::LoadU(d, a.gradient + at)));
+      hn::Add(hn::LoadU(d, a.residual + at), hn::Mul(hn::Set(d, a.weight), load_fp32(d, a.gradient + at)));
   if constexpr (kStream) {
     hn::Stream(sum, d, a.sum + at);
   } else {
@@ -40,8 +43,8 @@ HWY_INLINE hn::Vec<D> accumulate(D d, const Arrays& a, std::size_t at) {
 
 #if HWY_TARGET == HWY_SCALAR  // one lane, and no operations across lanes
 
-template <bool kStream>
-void accumulate_all(const Arrays& a, std::size_t blocks, float* scores) {
+template <bool kStream, class T>
+void accumulate_all(const Arrays<T>& a, std::size_t blocks, float* scores) {
   const hn::CappedTag<float, 1> d;
   for (std::size_t block = 0; block < blocks; ++block) {
     float x[kBlock];
@@ -70,8 +73,8 @@ HWY_INLINE hn::Vec<Quarter> fold(V v) {
 }
 
 // accumulate() for one block; returns its t.
-template <bool kStream, class D>
-HWY_INLINE hn::Vec<Quarter> accumulate_block(D d, const Arrays& a, std::size_t at) {
+template <bool kStream, class D, class T>
+HWY_INLINE hn::Vec<Quarter> accumulate_block(D d, const Arrays<T>& a, std::size_t at) {
   const auto x0 = accumulate<kStream>(d, a, at);
   if constexpr (hn::MaxLanes(d) == 16) {
     return fold(x0);
@@ -94,8 +97,8 @@ HWY_INLINE hn::Vec<Quarter> scores_of(hn::Vec<Quarter> t0, hn::Vec<Quarter> t1, 
   return hn::Add(hn::ConcatEven(d, s23, s01), hn::ConcatOdd(d, s23, s01));
 }
 
-template <bool kStream>
-void accumulate_all(const Arrays& a, std::size_t blocks, float* scores) {
+template <bool kStream, class T>
+void accumulate_all(const Arrays<T>& a, std::size_t blocks, float* scores) {
   const Quarter d;
   const hn::CappedTag<float, kBlock> wide;
   const auto t = [&](std::size_t block)
@@ -113,9 +116,10 @@ void accumulate_all(const Arrays& a, std::size_t blocks, float* scores) {
 
 #endif
 
-void accumulate_score(std::span<const float> gradient, float weight, const float* residual, float* sum,
-                      float* scores) {
-  const Arrays arrays{gradient.data(), weight, residual, sum};
+template <class T>
+void accumulate_score_of(std::span<const T> gradient, float weight, const float* residual, float* sum,
+                         float* scores) {
+  const Arrays<T> arrays{gradient.data(), weight, residual, sum};
   const bool on_a_cache_line = reinterpret_cast<std::uintptr_t>(sum) % 64 == 0;
   if (sum != residual && on_a_cache_line) {
     accumulate_all<true>(arrays, gradient.size() / kBlock, scores);
@@ -125,18 +129,43 @@ void accumulate_score(std::span<const float> gradient, float weight, const float
   }
 }
 
+void accumulate_score_fp32(std::span<const float> gradient, float weight, const float* residual, float* sum,
+                           float* scores) {
+  accumulate_score_of(gradient, weight, residual, sum, scores);
+}
+void accumulate_score_bf16(std::span<const Bf16> gradient, float weight, const float* residual, float* sum,
+                           float* scores) {
+  accumulate_score_of(gradient, weight, residual, sum, scores);
+}
+void accumulate_score_fp16(std::span<const Fp16> gradient, float weight, const float* residual, float* sum,
+                           float* scores) {
+  accumulate_score_of(gradient, weight, residual, sum, scores);
+}
+
 }  // namespace stella::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
 #if HWY_ONCE
 namespace stella {
 
-HWY_EXPORT(accumulate_score);
+HWY_EXPORT(accumulate_score_fp32);
+HWY_EXPORT(accumulate_score_bf16);
+HWY_EXPORT(accumulate_score_fp16);
 
 void accumulate_score(std::span<const float> gradient, float weight, const float* residual, float* sum,
                       float* scores) {
   assert(gradient.size() % kBlock == 0);
-  HWY_DYNAMIC_DISPATCH(accumulate_score)(gradient, weight, residual, sum, scores);
+  HWY_DYNAMIC_DISPATCH(accumulate_score_fp32)(gradient, weight, residual, sum, scores);
+}
+void accumulate_score(std::span<const Bf16> gradient, float weight, const float* residual, float* sum,
+                      float* scores) {
+  assert(gradient.size() % kBlock == 0);
+  HWY_DYNAMIC_DISPATCH(accumulate_score_bf16)(gradient, weight, residual, sum, scores);
+}
+void accumulate_score(std::span<const Fp16> gradient, float weight, const float* residual, float* sum,
+                      float* scores) {
+  assert(gradient.size() % kBlock == 0);
+  HWY_DYNAMIC_DISPATCH(accumulate_score_fp16)(gradient, weight, residual, sum, scores);
 }
 
 }  // namespace stella

@@ -1,5 +1,7 @@
 #include "kernels/bf16.hpp"
 
+#include <cassert>
+
 #include "kernels/block.hpp"
 
 #undef HWY_TARGET_INCLUDE
@@ -7,30 +9,11 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "kernels/half-inl.hpp"
+
 HWY_BEFORE_NAMESPACE();
 namespace stella::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
-
-// The bits of `v`, which is finite, rounded to bf16, in the upper half of each 32-bit lane; the lower half is
-// 0.
-template <class D, class V>
-HWY_INLINE hn::Vec<hn::RebindToUnsigned<D>> rounded(D /*d*/, V v) {
-  const hn::RebindToUnsigned<D> du;
-  const auto bits = hn::BitCast(du, v);
-  const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1));
-  const auto nearest = hn::Add(hn::Add(bits, hn::Set(du, 0x7fff)), odd);
-  return hn::And(nearest, hn::Set(du, 0xffff0000));
-}
-
-// Stores the upper halves of the lanes of `bits`.
-template <class D, class V>
-HWY_INLINE void store_upper(D /*d*/, V bits, std::uint16_t* to) {
-  const hn::Rebind<std::uint16_t, D> narrow;
-  const hn::RebindToUnsigned<D> du;
-  const hn::RebindToSigned<D> di;
-  // DemoteTo saturates from signed lanes, and all of these are below 2^16.
-  hn::StoreU(hn::DemoteTo(narrow, hn::BitCast(di, hn::ShiftRight<16>(hn::BitCast(du, bits)))), narrow, to);
-}
 
 // In both, `count` is a multiple of Lanes(d).
 template <class D>
@@ -49,7 +32,7 @@ void take_bf16_run(D d, float* residual, std::size_t count, std::uint16_t* sent)
   const auto largest = hn::BitCast(d, hn::Set(du, 0x7f7f0000));
   for (std::size_t i = 0; i < count; i += hn::Lanes(d)) {
     const auto value = hn::LoadU(d, residual + i);
-    const auto bits = rounded(d, hn::Max(hn::Min(value, largest), hn::Neg(largest)));
+    const auto bits = rounded_to_bf16(d, hn::Max(hn::Min(value, largest), hn::Neg(largest)));
     store_upper(d, bits, sent + i);
     hn::StoreU(hn::Sub(value, hn::BitCast(d, bits)), d, residual + i);
   }
@@ -64,10 +47,11 @@ void from_bf16(std::span<const std::uint16_t> from, float* to) {
   from_bf16_run(one, from.data() + body, tail, to + body);
 }
 
-void take_blocks_bf16(std::span<const BlockId> blocks, float* residual, std::uint16_t* sent) {
+void take_blocks_bf16(std::span<const BlockId> blocks, std::size_t block, float* residual,
+                      std::uint16_t* sent) {
   const hn::CappedTag<float, kBlock> d;
   for (std::size_t k = 0; k < blocks.size(); ++k) {
-    take_bf16_run(d, residual + std::size_t{blocks[k]} * kBlock, kBlock, sent + k * kBlock);
+    take_bf16_run(d, residual + blocks[k] * block, block, sent + k * block);
   }
 }
 
@@ -82,8 +66,10 @@ HWY_EXPORT(take_blocks_bf16);
 
 void from_bf16(std::span<const std::uint16_t> from, float* to) { HWY_DYNAMIC_DISPATCH(from_bf16)(from, to); }
 
-void take_blocks_bf16(std::span<const BlockId> blocks, float* residual, std::uint16_t* sent) {
-  HWY_DYNAMIC_DISPATCH(take_blocks_bf16)(blocks, residual, sent);
+void take_blocks_bf16(std::span<const BlockId> blocks, std::size_t block, float* residual,
+                      std::uint16_t* sent) {
+  assert(block % kBlock == 0);
+  HWY_DYNAMIC_DISPATCH(take_blocks_bf16)(blocks, block, residual, sent);
 }
 
 }  // namespace stella

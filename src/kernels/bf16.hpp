@@ -16,8 +16,9 @@ void from_bf16(std::span<const std::uint16_t> from, float* to);
 // sent[k] = bf16(residual block), at most the largest finite bf16 in magnitude; residual block -= sent[k].
 // What rounding and that limit leave behind stays in the residual.
 //   blocks    each inside `residual`, no block twice; their values finite
-//   residual  whole blocks of kBlock
-//   sent      [blocks.size() * kBlock]
-void take_blocks_bf16(std::span<const BlockId> blocks, float* residual, std::uint16_t* sent);
+//   block     values of one block, a multiple of kBlock
+//   sent      [blocks.size() * block]
+void take_blocks_bf16(std::span<const BlockId> blocks, std::size_t block, float* residual,
+                      std::uint16_t* sent);
 
 }  // namespace stella

@@ -1,5 +1,7 @@
 #include "kernels/finite.hpp"
 
+#include <cassert>
+
 #include "kernels/block.hpp"
 
 #undef HWY_TARGET_INCLUDE
@@ -30,10 +32,10 @@ std::size_t find_nonfinite(std::span<const float> values) {
   return found < body ? found : body + find_nonfinite_run(one, values.data() + body, tail);
 }
 
-std::size_t find_nonfinite_block(std::span<const BlockId> blocks, const float* values) {
+std::size_t find_nonfinite_block(std::span<const BlockId> blocks, std::size_t block, const float* values) {
   const hn::CappedTag<float, kBlock> d;
   for (std::size_t k = 0; k < blocks.size(); ++k) {
-    if (find_nonfinite_run(d, values + std::size_t{blocks[k]} * kBlock, kBlock) != kBlock) return k;
+    if (find_nonfinite_run(d, values + blocks[k] * block, block) != block) return k;
   }
   return blocks.size();
 }
@@ -51,8 +53,9 @@ std::size_t find_nonfinite(std::span<const float> values) {
   return HWY_DYNAMIC_DISPATCH(find_nonfinite)(values);
 }
 
-std::size_t find_nonfinite_block(std::span<const BlockId> blocks, const float* values) {
-  return HWY_DYNAMIC_DISPATCH(find_nonfinite_block)(blocks, values);
+std::size_t find_nonfinite_block(std::span<const BlockId> blocks, std::size_t block, const float* values) {
+  assert(block % kBlock == 0);
+  return HWY_DYNAMIC_DISPATCH(find_nonfinite_block)(blocks, block, values);
 }
 
 }  // namespace stella

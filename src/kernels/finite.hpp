@@ -12,7 +12,7 @@ namespace stella {
 std::size_t find_nonfinite(std::span<const float> values);
 
 // The place in `blocks` of the first block of `values` that holds a NaN or an infinity, or blocks.size().
-//   blocks  ids of blocks of kBlock inside `values`
-std::size_t find_nonfinite_block(std::span<const BlockId> blocks, const float* values);
+//   blocks  ids of blocks of `block` values, a multiple of kBlock
+std::size_t find_nonfinite_block(std::span<const BlockId> blocks, std::size_t block, const float* values);
 
 }  // namespace stella

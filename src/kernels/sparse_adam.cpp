@@ -10,6 +10,8 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "kernels/adam-inl.hpp"
+
 HWY_BEFORE_NAMESPACE();
 namespace stella::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -18,15 +20,6 @@ template <bool amsgrad>
 void sparse_adam_blocks(std::span<const BlockId> blocks, const float* gradient, const AdamStep& step,
                         const BlockCorrections& corrections, const AdamArrays& arrays) {
   const hn::CappedTag<float, kBlock> d;
-  const auto shrink = hn::Set(d, step.shrink);
-  const auto weight_decay = hn::Set(d, step.weight_decay);
-  const auto beta1 = hn::Set(d, step.beta1);
-  const auto one_minus_beta1 = hn::Set(d, step.one_minus_beta1);
-  const auto beta2 = hn::Set(d, step.beta2);
-  const auto one_minus_beta2 = hn::Set(d, step.one_minus_beta2);
-  const auto eps = hn::Set(d, step.eps);
-  const auto sign = hn::Set(d, step.maximize ? -1.0f : 1.0f);
-  const bool nearer_to_gradient = step.one_minus_beta1 >= 0.5f;
   for (std::size_t k = 0; k < blocks.size(); ++k) {
     prefetch_block(blocks, k, arrays.weights);
     prefetch_block(blocks, k, arrays.exp_avg);
@@ -36,23 +29,8 @@ void sparse_adam_blocks(std::span<const BlockId> blocks, const float* gradient, 
     const auto root_of_bias2 = hn::Set(d, corrections.root_of_bias2[k]);
     const std::size_t at = std::size_t{blocks[k]} * kBlock;
     for (std::size_t i = 0; i < kBlock; i += hn::Lanes(d)) {
-      const auto w = hn::Mul(hn::LoadU(d, arrays.weights + at + i), shrink);
-      const auto g =
-          hn::Add(hn::Mul(sign, hn::LoadU(d, gradient + k * kBlock + i)), hn::Mul(weight_decay, w));
-      const auto old_m = hn::LoadU(d, arrays.exp_avg + at + i);
-      const auto change = hn::Sub(g, old_m);
-      const auto m = nearer_to_gradient ? hn::Sub(g, hn::Mul(beta1, change))
-                                        : hn::Add(old_m, hn::Mul(one_minus_beta1, change));
-      hn::StoreU(m, d, arrays.exp_avg + at + i);
-      auto v = hn::Add(hn::Mul(beta2, hn::LoadU(d, arrays.exp_avg_sq + at + i)),
-                       hn::Mul(hn::Mul(one_minus_beta2, g), g));
-      hn::StoreU(v, d, arrays.exp_avg_sq + at + i);
-      if constexpr (amsgrad) {
-        v = hn::Max(v, hn::LoadU(d, arrays.max_exp_avg_sq + at + i));
-        hn::StoreU(v, d, arrays.max_exp_avg_sq + at + i);
-      }
-      const auto denominator = hn::Add(hn::Div(hn::Sqrt(v), root_of_bias2), eps);
-      hn::StoreU(hn::Sub(w, hn::Div(hn::Mul(step_size, m), denominator)), d, arrays.weights + at + i);
+      const auto g = hn::LoadU(d, gradient + k * kBlock + i);
+      adam_update<amsgrad>(d, g, step, step_size, root_of_bias2, arrays, at + i);
     }
   }
 }

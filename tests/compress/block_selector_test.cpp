@@ -44,6 +44,44 @@ TEST(BlockSelector, ChoosesExactlyTheLargestScores) {
   }
 }
 
+// The threshold that one call leaves for the next only saves time.
+TEST(BlockSelector, WhatItSawBeforeDoesNotChangeTheChoice) {
+  Random random(seed());
+  BlockSelector selector(seed());
+  std::vector<BlockId> chosen;
+  for (int call = 0; call < 300; ++call) {
+    auto scores = scores_of(normal(random, 2000 * kBlock));
+    const float scale = std::exp2(static_cast<float>(static_cast<int>(random() % 41) - 20));
+    for (float& score : scores) score *= scale;
+    if (call % 10 == 0) std::fill(scores.begin() + 30, scores.end(), 0.0f);
+    const std::size_t budget = 1 + random() % 400;
+    selector.select(scores, budget, chosen);
+    std::vector<float> values;
+    for (const BlockId block : chosen) values.push_back(scores[block]);
+    std::sort(values.begin(), values.end(), std::greater<>());
+    ASSERT_EQ(values, largest(scores, budget)) << "call " << call;
+    ASSERT_TRUE(std::is_sorted(chosen.begin(), chosen.end()));
+  }
+  EXPECT_GT(selector.misses(), 50u);  // so both ways were taken
+  EXPECT_LT(selector.misses(), 250u);
+}
+
+TEST(BlockSelector, OnDriftingGradientsTheThresholdIsSeldomTooHigh) {
+  Random random(seed());
+  BlockSelector selector(seed());
+  std::vector<BlockId> chosen;
+  std::vector<float> residual(20000 * kBlock), scores(20000);
+  float scale = 1;
+  for (int call = 0; call < 100; ++call, scale *= 0.97f) {
+    accumulate_score(normal(random, residual.size(), scale), 1, residual.data(), residual.data(),
+                     scores.data());
+    selector.select(scores, 200, chosen);
+    ASSERT_EQ(chosen.size(), 200u);
+    for (const BlockId block : chosen) std::fill_n(residual.data() + block * kBlock, kBlock, 0.0f);
+  }
+  EXPECT_LE(selector.misses(), 2u);
+}
+
 TEST(BlockSelector, ScoresThatDifferInTheLastBitOnlyAreToldApart) {
   std::vector<float> scores(1000);
   float score = 1;

@@ -12,15 +12,17 @@ using namespace testing;
 
 constexpr std::uint64_t kEveryId = std::uint64_t{1} << 32;
 
-Bytes encoded(std::span<const BlockId> blocks) {
+Bytes encoded(std::span<const BlockId> blocks, IndexCoding coding = IndexCoding::gaps,
+              std::uint64_t total = kEveryId) {
   Bytes bytes;
-  encode_indices(blocks, bytes);
+  encode_indices(coding, blocks, total, bytes);
   return bytes;
 }
 
-std::vector<BlockId> decoded(const Bytes& bytes, std::size_t count, std::uint64_t total) {
+std::vector<BlockId> decoded(const Bytes& bytes, std::size_t count, std::uint64_t total,
+                             IndexCoding coding = IndexCoding::gaps) {
   ByteReader reader(bytes, "test");
-  auto blocks = decode_indices(reader, count, total);
+  auto blocks = decode_indices(coding, reader, count, total);
   EXPECT_EQ(reader.remaining(), 0u);
   return blocks;
 }
@@ -30,9 +32,42 @@ TEST(IndexCoding, AscendingIdsOfAnyDensityRoundTrip) {
   for (std::size_t total : {0, 1, 2, 127, 128, 129, 10000}) {
     for (double density : {0.0, 0.001, 0.1, 0.9, 1.0}) {
       const auto blocks = some_blocks(random, total, density);
-      EXPECT_EQ(decoded(encoded(blocks), blocks.size(), total), blocks);
+      for (const IndexCoding coding : {IndexCoding::gaps, IndexCoding::bit_map}) {
+        EXPECT_EQ(decoded(encoded(blocks, coding, total), blocks.size(), total, coding), blocks);
+      }
     }
   }
+}
+
+TEST(IndexCoding, TheCheapestIsChosen) {
+  Random random(seed());
+  for (std::size_t total : {1, 7, 8, 9, 1000, 5000}) {
+    for (double density : {0.0, 0.001, 0.02, 0.1, 0.125, 0.2, 0.9, 1.0}) {
+      const auto blocks = some_blocks(random, total, density);
+      const IndexCoding chosen = cheapest_coding(blocks, total);
+      const std::size_t size = encoded(blocks, chosen, total).size();
+      for (const IndexCoding other : {IndexCoding::gaps, IndexCoding::bit_map}) {
+        EXPECT_LE(size, encoded(blocks, other, total).size()) << total << " at " << density;
+      }
+      EXPECT_EQ(chosen == IndexCoding::all, blocks.size() == total);
+      EXPECT_LE(least_index_bytes(chosen, blocks.size(), total), size);
+      EXPECT_EQ(decoded(encoded(blocks, chosen, total), blocks.size(), total, chosen), blocks);
+    }
+  }
+}
+
+TEST(IndexCoding, ABitMapIsTheBytesOfTheDocument) {
+  const std::vector<BlockId> blocks = {0, 3, 8, 9};
+  EXPECT_EQ(encoded(blocks, IndexCoding::bit_map, 10), (Bytes{std::byte{0x09}, std::byte{0x03}}));
+}
+
+TEST(IndexCoding, ABitMapOfAnotherCountOrWithBlocksBeyondTheBucketIsRefused) {
+  const Bytes bytes = {std::byte{0x09}, std::byte{0x03}};
+  EXPECT_NO_THROW(decoded(bytes, 4, 10, IndexCoding::bit_map));
+  EXPECT_THROW(decoded(bytes, 3, 10, IndexCoding::bit_map), Error);
+  EXPECT_THROW(decoded(bytes, 5, 10, IndexCoding::bit_map), Error);
+  EXPECT_THROW(decoded(bytes, 4, 9, IndexCoding::bit_map), Error);
+  EXPECT_THROW(decoded(bytes, 4, 17, IndexCoding::bit_map), Error);
 }
 
 // The reference's 16-bit indices saturate: beyond 2^15 receivers apply other coordinates than the sender
@@ -79,7 +114,7 @@ TEST(IndexCoding, BytesThatEndEarlyAreRefused) {
   const auto bytes = encoded(std::vector<BlockId>{300, 70000});
   for (std::size_t size = 0; size < bytes.size(); ++size) {
     ByteReader reader({bytes.data(), size}, "test");
-    EXPECT_THROW(decode_indices(reader, 2, 70001), Error) << size;
+    EXPECT_THROW(decode_indices(IndexCoding::gaps, reader, 2, 70001), Error) << size;
   }
 }
 

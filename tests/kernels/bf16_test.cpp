@@ -30,7 +30,7 @@ std::vector<std::uint16_t> sent_of(std::vector<float> values) {
   std::vector<BlockId> blocks(values.size() / kBlock);
   std::iota(blocks.begin(), blocks.end(), 0);
   std::vector<std::uint16_t> sent(values.size());
-  take_blocks_bf16(blocks, values.data(), sent.data());
+  take_blocks_bf16(blocks, kBlock, values.data(), sent.data());
   return sent;
 }
 
@@ -97,7 +97,7 @@ TEST(TakeBlocksBf16, WhatIsSentAndWhatStaysAddUpExactly) {
   on_every_target([&] {
     auto residual = before;
     std::vector<std::uint16_t> sent(expected_sent.size());
-    take_blocks_bf16(blocks, residual.data(), sent.data());
+    take_blocks_bf16(blocks, kBlock, residual.data(), sent.data());
     EXPECT_EQ(sent, expected_sent);
     EXPECT_TRUE(same_bits(residual, expected));
     for (std::size_t i = 0; i < sent.size(); ++i) {
@@ -116,7 +116,7 @@ TEST(TakeBlocksBf16, NothingInfiniteLeavesAndTheRestStays) {
     residual[1] = -largest;
     std::vector<std::uint16_t> sent(kBlock);
     const BlockId block = 0;
-    take_blocks_bf16({&block, 1}, residual.data(), sent.data());
+    take_blocks_bf16({&block, 1}, kBlock, residual.data(), sent.data());
     EXPECT_EQ(sent[0], 0x7f7f);
     EXPECT_EQ(sent[1], 0xff7f);
     EXPECT_EQ(residual[0], largest - largest_bf16);

@@ -31,13 +31,13 @@ TEST(FindNonfiniteBlock, FindsTheFirstListedBlockAndLooksAtNoOther) {
     std::vector<float> values(6 * kBlock, 1.0f);
     const std::vector<BlockId> blocks = {1, 2, 4, 5};
     values[3 * kBlock] = inf;
-    EXPECT_EQ(find_nonfinite_block(blocks, values.data()), 4u);
-    EXPECT_EQ(find_nonfinite_block({}, values.data()), 0u);
+    EXPECT_EQ(find_nonfinite_block(blocks, kBlock, values.data()), 4u);
+    EXPECT_EQ(find_nonfinite_block({}, kBlock, values.data()), 0u);
     for (std::size_t i = 0; i < kBlock; ++i) {
       values[5 * kBlock + i] = inf;
-      EXPECT_EQ(find_nonfinite_block(blocks, values.data()), 3u);
+      EXPECT_EQ(find_nonfinite_block(blocks, kBlock, values.data()), 3u);
       values[2 * kBlock + i] = -inf;
-      EXPECT_EQ(find_nonfinite_block(blocks, values.data()), 1u);
+      EXPECT_EQ(find_nonfinite_block(blocks, kBlock, values.data()), 1u);
       values[5 * kBlock + i] = values[2 * kBlock + i] = 1;
     }
   });

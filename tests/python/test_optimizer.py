@@ -250,7 +250,7 @@ def test_other_optimizers_are_refused_naming_the_supported_ones(kind: type) -> N
         ("staleness", 2, "staleness is 2"),
         ("staleness", -1, "staleness is -1"),
         ("threads", -1, "threads is -1"),
-        ("wire", "int3", "fp32 and bf16"),
+        ("wire", "int3", "fp32, bf16, int8, int4, int2 and int1"),
         ("selector", "best", "best"),
         ("rule", "dense", "supported is 'sparse'"),
         ("bucket_mib", 1000, "bucket_mib is 1000"),

@@ -1,0 +1,33 @@
+#include "kernels/dense_adam.hpp"
+
+#include "bench_data.hpp"
+
+namespace stella::bench {
+namespace {
+
+constexpr std::size_t kLarge = std::size_t{1} << 26;
+
+// AdamW on 64 M parameters: 28 bytes of traffic for each with fp32 gradients.
+void dense_adamw(benchmark::State& state) {
+  static AlignedArray<float> gradient(kLarge), weights(kLarge), exp_avg(kLarge), exp_avg_sq(kLarge);
+  const std::size_t size = kLarge / static_cast<std::size_t>(state.threads());
+  const std::size_t at = size * static_cast<std::size_t>(state.thread_index());
+  const AdamStep step = {.shrink = 0.9999f,
+                         .weight_decay = 0,
+                         .beta1 = 0.9f,
+                         .one_minus_beta1 = 0.1f,
+                         .beta2 = 0.999f,
+                         .one_minus_beta2 = 0.001f,
+                         .eps = 1e-8f,
+                         .maximize = false};
+  for (auto _ : state) {
+    dense_adam(std::span<const float>(gradient.data() + at, size), step, {0.001f, 0.5f, 1.0f},
+               {weights.data() + at, exp_avg.data() + at, exp_avg_sq.data() + at, nullptr}, nullptr);
+    benchmark::ClobberMemory();
+  }
+  per(state, "parameter", static_cast<double>(size));
+}
+BENCHMARK(dense_adamw)->ThreadRange(1, 2)->UseRealTime();
+
+}  // namespace
+}  // namespace stella::bench

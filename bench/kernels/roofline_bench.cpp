@@ -1,0 +1,60 @@
+// The machine's limits, measured in the same run as what is held against them: plain passes over arrays far
+// larger than the caches.
+#include <cstring>
+
+#include "bench_data.hpp"
+#include "kernels/reduce.hpp"
+
+namespace stella::bench {
+namespace {
+
+constexpr std::size_t kLarge = std::size_t{1} << 26;  // 256 MiB of fp32
+
+AlignedArray<float>& large(std::size_t which) {
+  static std::array<AlignedArray<float>, 2> arrays = {AlignedArray<float>(kLarge),
+                                                      AlignedArray<float>(kLarge)};
+  return arrays[which];
+}
+
+// This thread's share of a large array.
+std::span<float> share(const benchmark::State& state, std::size_t which) {
+  const std::size_t size = kLarge / static_cast<std::size_t>(state.threads());
+  return large(which).span().subspan(size * static_cast<std::size_t>(state.thread_index()), size);
+}
+
+void read(benchmark::State& state) {
+  const auto values = share(state, 0);
+  std::uint64_t sum = 0;
+  for (auto _ : state) {
+    const auto* words = reinterpret_cast<const std::uint64_t*>(values.data());
+    for (std::size_t i = 0; i < values.size() / 2; ++i) sum += words[i];
+    benchmark::DoNotOptimize(sum);
+  }
+  per(state, "parameter", static_cast<double>(values.size()));
+}
+
+void copy(benchmark::State& state) {
+  const auto from = share(state, 0), to = share(state, 1);
+  for (auto _ : state) {
+    std::memcpy(to.data(), from.data(), from.size_bytes());
+    benchmark::ClobberMemory();
+  }
+  per(state, "parameter", static_cast<double>(from.size()));
+}
+
+// r += g: 12 bytes of traffic for each parameter.
+void add_in_place(benchmark::State& state) {
+  const auto gradient = share(state, 0), residual = share(state, 1);
+  for (auto _ : state) {
+    add(gradient, residual.data());
+    benchmark::ClobberMemory();
+  }
+  per(state, "parameter", static_cast<double>(gradient.size()));
+}
+
+BENCHMARK(read)->ThreadRange(1, 2)->UseRealTime();
+BENCHMARK(copy)->ThreadRange(1, 2)->UseRealTime();
+BENCHMARK(add_in_place)->ThreadRange(1, 2)->UseRealTime();
+
+}  // namespace
+}  // namespace stella::bench

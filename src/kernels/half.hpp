@@ -1,0 +1,15 @@
+// Numbers of 16 bits as torch has them, by their bits.
+#pragma once
+
+#include <cstdint>
+
+namespace stella {
+
+struct Bf16 {  // the upper half of an fp32
+  std::uint16_t bits;
+};
+struct Fp16 {  // IEEE 754 binary16
+  std::uint16_t bits;
+};
+
+}  // namespace stella
