@@ -82,6 +82,6 @@ def _close_at_exit() -> None:
     failure = getattr(sys, "last_value", None)  # what ended the script, if something did
     if failure is None and _run._ends_unfinished():
         log.warning(
-            "the script ended without stellatrain.finish(): updates under way may be lost, and members differ"
+            "the script ended without stellatrain.finish(): updates under way are lost, so members may differ"
         )
     _run.close("its script ended without finish()" if failure is None else sentence_of(failure))

@@ -227,7 +227,7 @@ SparseGradient decode_blocks(std::span<const std::byte> body, std::size_t total_
   ByteReader reader(body, "encoded blocks");
   const Head head = read_head(reader, total_blocks, block);
   const unsigned bits = code_bits(head.values);
-  // An end of 2^62 bytes is refused below: count is at most 2^32, a block has at most 256 bytes.
+  // No sum overflows: count is at most total_blocks, 2^32, and a block has at most 256 bytes.
   const std::uint64_t value_bytes = head.count * bytes_per_block({head.values, block});
   const std::uint64_t step_bytes = bits != 0 ? head.count : 0;
   const std::uint64_t least_bytes =

@@ -48,8 +48,7 @@ int clamped(int k) { return std::clamp(k, kLeastStep, kMostStep); }
 // data.
 int step_past(const std::array<std::uint32_t, kPerOctave>& limits, float value) {
   const auto bits = std::bit_cast<std::uint32_t>(value);
-  int k =
-      kPerOctave * (static_cast<int>(bits >> kMantissaBits) - 127);  // very low or high without a mantissa
+  int k = kPerOctave * (static_cast<int>(bits >> kMantissaBits) - 127);  // clamped for what is not normal
   for (const std::uint32_t limit : limits) k += (bits & kMantissa) > limit;
   return clamped(k);
 }

@@ -1,9 +1,8 @@
-// The steps of quantized blocks as one byte each. Format: docs/encoding.md, "Steps".
+// The steps of quantized blocks as one byte each. Format: docs/encoding.md, "Codes".
 #pragma once
 
 #include <array>
 #include <cstdint>
-#include <span>
 
 namespace stella {
 

@@ -9,8 +9,7 @@ namespace stella {
 
 // sum[i] = residual[i] + weight * gradient[i], then scores[b] = the sum of sum[i]^2 over block b.
 //   gradient  [blocks * kBlock] fp32, bf16 or fp16, any alignment, only read; `residual` with weight 0 makes
-//   a
-//             scored copy
+//             a scored copy
 //   residual  [blocks * kBlock] fp32, only read
 //   sum       [blocks * kBlock] fp32: `residual` itself, or apart from everything else; then written past
 //             the caches if it starts on a cache line

@@ -73,11 +73,12 @@ HWY_BEFORE_NAMESPACE();
 namespace stella::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-#if HWY_TARGET == HWY_SCALAR  // one lane, and no operations across lanes
-
+// What is left of a block when its halves, and the halves of those, have been combined.
 struct Four {
   float lane[4];
 };
+
+#if HWY_TARGET == HWY_SCALAR  // one lane, and no operations across lanes
 
 template <class Combine>
 HWY_INLINE Four fold(const float* x, Combine combine) {
@@ -97,10 +98,6 @@ HWY_INLINE Four fold_max(const float* x) {
 }
 
 #else
-
-struct Four {
-  float lane[4];
-};
 
 template <class Combine>
 HWY_INLINE Four fold(const float* x, Combine combine) {

@@ -319,7 +319,7 @@ TEST(Decoding, ANonFiniteValueIsRefusedNamingItsBlock) {
 // A claim of 2^32 blocks in a short message must not allocate 256 GiB before it is refused.
 TEST(Decoding, AHugeCountInAShortMessageIsRefusedBeforeAnythingIsAllocated) {
   const std::uint64_t every_id = std::uint64_t{1} << 32;
-  for (const auto [index_coding, value_coding] :
+  for (const auto& [index_coding, value_coding] :
        std::vector<std::pair<int, int>>{{0, 0}, {1, 0}, {2, 0}, {0, 5}, {1, 5}, {2, 5}}) {
     for (const std::uint64_t count : {every_id, every_id - 1, std::numeric_limits<std::uint64_t>::max()}) {
       Bytes bytes = bytes_of({2, index_coding, value_coding, 4});

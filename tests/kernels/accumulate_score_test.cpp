@@ -5,6 +5,7 @@
 
 #include "base/aligned.hpp"
 #include "kernels/block.hpp"
+#include "kernels/half_testing.hpp"
 #include "kernels/kernel_testing.hpp"
 
 namespace stella {
@@ -57,6 +58,34 @@ TEST(AccumulateScore, EveryTargetGivesTheBitsOfThePlainLoopAtEveryNumberOfBlocks
   for (std::size_t blocks : {0, 1, 2, 3, 4, 5, 7, 8, 9, 1001}) {
     expect_reference(normal(random, blocks * kBlock), 0.7f, normal(random, blocks * kBlock));
   }
+}
+
+template <class Half>
+void expect_the_bits_of_its_values() {
+  Random random(seed());
+  for (std::size_t blocks : {0, 1, 3, 4, 9}) {
+    std::vector<Half> halves(1 + blocks * kBlock);
+    for (Half& half : halves) half = finite_half<Half>(random);
+    const auto gradient = std::span<const Half>(halves).subspan(1);  // off every alignment but its own
+    std::vector<float> values;
+    for (const Half half : gradient) values.push_back(value_of(half));
+    const auto residual = normal(random, values.size());
+    auto expected = residual;
+    std::vector<float> expected_scores(blocks);
+    reference(values, 0.7f, expected.data(), expected_scores.data());
+    on_every_target([&] {
+      auto own = residual;
+      std::vector<float> scores(blocks);
+      accumulate_score(gradient, 0.7f, own.data(), own.data(), scores.data());
+      EXPECT_TRUE(same_bits(own, expected));
+      EXPECT_TRUE(same_bits(scores, expected_scores));
+    });
+  }
+}
+
+TEST(AccumulateScore, GradientsOfSixteenBitsAreTheirValues) {
+  expect_the_bits_of_its_values<Bf16>();
+  expect_the_bits_of_its_values<Fp16>();
 }
 
 TEST(AccumulateScore, ValuesOfVeryDifferentMagnitudeAreSummedInThePinnedOrder) {

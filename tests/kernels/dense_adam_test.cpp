@@ -1,12 +1,11 @@
 #include "kernels/dense_adam.hpp"
 
-#include <bit>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <numeric>
 
 #include "kernels/block.hpp"
+#include "kernels/half_testing.hpp"
 #include "kernels/kernel_testing.hpp"
 #include "kernels/sparse_adam.hpp"
 
@@ -58,23 +57,6 @@ struct Arrays {
   }
 };
 
-// One number, as the header says it.
-std::uint16_t nearest_bf16(float value) {
-  const auto bits = std::bit_cast<std::uint32_t>(value);
-  if (std::isnan(value)) return static_cast<std::uint16_t>(bits >> 16 | 0x40);
-  return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-}
-
-// Of normal numbers, zeros and infinities, written for clarity.
-float value_of(Fp16 half) {
-  const int exponent = half.bits >> 10 & 31;
-  const float fraction = static_cast<float>(half.bits & 1023) / 1024;
-  const float magnitude = exponent == 31  ? std::numeric_limits<float>::infinity()
-                          : exponent == 0 ? std::ldexp(fraction, -14)
-                                          : std::ldexp(1 + fraction, exponent - 15);
-  return half.bits >> 15 != 0 ? -magnitude : magnitude;
-}
-
 // The plain loop of tests/kernels/sparse_adam_test.cpp is what sparse_adam is held to; on every element of
 // whole blocks it is the reference here.
 void reference(std::span<const float> gradient, const AdamStep& step, const DenseCorrections& corrections,
@@ -125,11 +107,10 @@ TEST(DenseAdam, GradientsOfSixteenBitsAreTheirValues) {
     std::vector<Bf16> bf16;
     std::vector<Fp16> fp16;
     std::vector<float> of_bf16, of_fp16;
-    for (const float value : normal(random, size)) {
-      bf16.push_back({nearest_bf16(value)});
-      of_bf16.push_back(std::bit_cast<float>(static_cast<std::uint32_t>(bf16.back().bits) << 16));
-      // Every exponent, the smallest subnormal numbers among them.
-      fp16.push_back({static_cast<std::uint16_t>(random() & 0xfbff)});
+    for (std::size_t i = 0; i < size; ++i) {
+      bf16.push_back(finite_half<Bf16>(random));
+      of_bf16.push_back(value_of(bf16.back()));
+      fp16.push_back(finite_half<Fp16>(random));
       of_fp16.push_back(value_of(fp16.back()));
     }
     on_every_target([&] {
@@ -170,7 +151,7 @@ TEST(DenseAdam, NonFiniteGradientsGiveNonFiniteWeightsThereAndNowhereElse) {
       for (std::size_t i = 0; i < 20; ++i) {
         const bool hit = i == 5 || i == 18;
         EXPECT_EQ(std::isnan(own.weights[i]), hit);
-        EXPECT_EQ(std::isnan(std::bit_cast<float>(static_cast<std::uint32_t>(rounded[i].bits) << 16)), hit);
+        EXPECT_EQ(std::isnan(value_of(rounded[i])), hit);
       }
     });
   }

@@ -149,3 +149,42 @@ def with_criterion(run: Run, parts: tuple, batches: list, directory: Path | None
             run.save(directory)
     losses = train(batches[BEFORE:])
     return losses, [each.tolist() for each in criterion.parameters()], end_of(run, net, optimizer)
+
+
+SHARED = ["consensus", "latest.json", "model"]
+
+
+def files_in(directory: Path) -> list[str]:
+    """Names; "model" and so on of the files of the checkpoint that latest.json names."""
+    ours = f"-{described(directory)['name']}.safetensors" if (directory / "latest.json").exists() else "/"
+    return sorted(path.name.removesuffix(ours) for path in directory.iterdir())
+
+
+def save_after(steps: int, directories: list[Path]) -> int:
+    """A new run, with a directory for each member; its digest."""
+
+    def member(run: Run) -> int:
+        net = nets[run.rank]
+        optimizer, batches = started(run, net)
+        plain_loop(net, optimizer, batches[:steps])
+        run.save(directories[run.rank])
+        digest = optimizer.digest()
+        run.finish()
+        return digest
+
+    nets = [normed() for _ in directories]
+    return run_members(len(directories), member)[0]
+
+
+def loaded_from(directories: list[Path]) -> list[tuple[int, int]]:
+    """Iteration and digest that each member goes on with."""
+
+    def member(run: Run) -> tuple[int, int]:
+        optimizer, _ = started(run, nets[run.rank])
+        run.load(directories[run.rank])
+        result = optimizer.iteration, optimizer.digest()
+        run.finish()
+        return result
+
+    nets = [normed() for _ in directories]
+    return run_members(len(directories), member)

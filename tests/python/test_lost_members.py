@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import SECRET, forkserver, free_port, membership_of, outcomes_of_members
+from scripts import SCRIPT, outputs, start, weights_printed
 from training import adamw, loss_of, mlp, vectors
 
 from stellatrain.environment import Membership
@@ -178,45 +179,6 @@ def test_control_c_ends_a_member_that_waits_for_a_silent_one() -> None:
         members.end()
 
 
-SCRIPT = """
-import os, sys, time
-import torch
-import stellatrain as stella
-
-torch.set_num_threads(1)
-stella.init()
-net = torch.nn.Linear(4, 2)
-net, optimizer = stella.distribute(net, torch.optim.SGD(net.parameters(), lr=0.1), density=0.5)
-for step in range(3):
-    net(torch.ones(3, 4)).sum().backward()
-    optimizer.step()
-    optimizer.zero_grad()
-    {inside}
-stella.finish()
-# In one write: members may share one pipe.
-os.write(1, f"weights {{net.weight.sum().item().hex()}} of {{stella.world_size()}}\\n".encode())
-"""
-
-
-def start(script: str, **env: str) -> subprocess.Popen:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("STELLA_", "SLURM_"))}
-    return subprocess.Popen(
-        [sys.executable, "-c", script],
-        env=kept | {"STELLA_SECRET": SECRET} | env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-def outputs(processes: list[subprocess.Popen]) -> list[str]:
-    try:
-        return [process.communicate(timeout=60)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-
-
 @pytest.mark.parametrize(
     ("inside", "sentence"),
     [
@@ -237,10 +199,6 @@ def test_a_script_that_ends_early_tells_the_others_why(inside: str, sentence: st
     )
     assert "stellatrain.Error: member 1" in waiting
     assert sentence in waiting.splitlines()[-1]
-
-
-def weights_printed(output: str) -> list[str]:
-    return [line for line in output.splitlines() if line.startswith("weights")]
 
 
 def test_torchrun_starts_members(tmp_path) -> None:
@@ -321,90 +279,6 @@ def test_control_c_to_all_at_once_shows_each_where_it_was() -> None:
     for output in outputs(members):
         assert "Traceback" in output
         assert output.splitlines()[-1] == "KeyboardInterrupt"
-
-
-def test_the_workers_of_an_evaluation_after_finish_read_and_end() -> None:
-    """They are forked from a process that was a member."""
-    script = SCRIPT.format(inside="") + (
-        "data = torch.utils.data.TensorDataset(torch.ones(8, 4))\n"
-        "loader = torch.utils.data.DataLoader(data, num_workers=2, multiprocessing_context='fork')\n"
-        "os.write(1, f'evaluated {sum(len(batch[0]) for batch in loader)}\\n'.encode())\n"
-    )
-    (output,) = outputs([start(script, WORLD_SIZE="1", RANK="0")])
-    assert output.splitlines()[-1] == "evaluated 8"
-
-
-FORKING = """
-    if step == 1:
-        child = os.fork()
-        if child == 0:
-            {in_child}
-        for _ in range(400):
-            ended, status = os.waitpid(child, os.WNOHANG)
-            if ended:
-                break
-            time.sleep(0.05)
-        else:
-            os.kill(child, 9)
-        os.write(1, f"child {{ended == child and os.waitstatus_to_exitcode(status)}}\\n".encode())
-"""
-
-
-@pytest.mark.parametrize(
-    "in_child",
-    [
-        "sys.exit(0)",
-        "stella.default_run().close('not for the child to say'); sys.exit(0)",
-        "del net, optimizer; sys.exit(0)",
-        "sys.exit(0 if optimizer.state_dict() else 1)",
-    ],
-    ids=["exits", "closes", "drops", "uses"],
-)
-def test_a_forked_child_that_ends_in_order_neither_hangs_nor_ends_the_run(in_child: str) -> None:
-    """It has copies of session and engine, but none of their threads, which destructors would wait for."""
-    port = str(free_port())
-    common = {"WORLD_SIZE": "2", "STELLA_COORDINATOR": f"127.0.0.1:{port}"}
-    forking = SCRIPT.format(inside=FORKING.format(in_child=in_child).strip())
-    first, second = outputs(
-        [
-            start(forking, **common, RANK="0", STELLA_PORT=port),
-            start(SCRIPT.format(inside=""), **common, RANK="1"),
-        ]
-    )
-    uses = "state_dict" in in_child
-    assert f"child {int(uses)}" in first.splitlines(), first
-    assert ("only that one takes part in the run" in first) == uses
-    assert "leaked" not in first
-    assert weights_printed(first) == weights_printed(second) != []
-
-
-def test_a_child_of_a_process_that_kept_only_the_optimizer_ends_too() -> None:
-    """The engine keeps the session, whose threads the child does not have."""
-    script = """
-import gc, os, sys, time
-import torch
-import stellatrain as stella
-
-run = stella.Run()
-net = torch.nn.Linear(4, 2)
-_, optimizer = run.distribute(net, torch.optim.SGD(net.parameters(), lr=0.1))
-del run
-gc.collect()
-child = os.fork()
-if child == 0:
-    sys.exit(0)
-for _ in range(400):
-    ended, status = os.waitpid(child, os.WNOHANG)
-    if ended:
-        break
-    time.sleep(0.05)
-else:
-    os.kill(child, 9)
-print("child", ended == child and os.waitstatus_to_exitcode(status))
-"""
-    (output,) = outputs([start(script, WORLD_SIZE="1", RANK="0")])
-    assert "child 0" in output.splitlines(), output
-    assert "leaked" not in output
 
 
 def test_an_exception_that_utf_8_cannot_hold_is_still_the_users_own() -> None:
