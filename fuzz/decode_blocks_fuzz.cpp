@@ -14,15 +14,23 @@ void require(bool holds) {
   if (!holds) std::abort();
 }
 
+const std::vector<stella::ShortBlock> kShort = {{1, 5}, {3, 15}};
+
 void decode(std::span<const std::byte> body, std::size_t total_blocks, std::size_t block) {
   try {
-    const auto gradient = stella::decode_blocks(body, total_blocks, block);
+    const auto gradient = stella::decode_blocks(body, total_blocks, block, kShort);
     require(gradient.values.size() == gradient.blocks.size() * stella::kBlock);
     for (std::size_t k = 0; k < gradient.blocks.size(); ++k) {
       require(gradient.blocks[k] < total_blocks * (block / stella::kBlock));
       require(k == 0 || gradient.blocks[k - 1] < gradient.blocks[k]);
     }
     for (const float value : gradient.values.span()) require(std::isfinite(value));
+    for (std::size_t k = 0; block == stella::kBlock && k < gradient.blocks.size(); ++k) {
+      for (const stella::ShortBlock& one : kShort) {
+        if (one.block != gradient.blocks[k]) continue;
+        for (std::size_t i = one.numel; i < block; ++i) require(gradient.values[k * block + i] == 0);
+      }
+    }
   } catch (const stella::Error& error) {
     require(error.code() == stella::ErrorCode::protocol);
   }
@@ -45,16 +53,23 @@ std::vector<stella::Bytes> stella::fuzz::examples() {
   std::vector<Bytes> bodies;
   std::vector<BlockId> every_third;
   for (BlockId id = 0; id < 300; id += 3) every_third.push_back(id);
+  const auto add = [&](const std::vector<BlockId>& blocks, std::size_t total, ValueCoding values,
+                       std::size_t block) {
+    std::vector<float> residual(total * block, 0.5f);
+    bodies.emplace_back();
+    encode_blocks(blocks, {values, block, {}}, residual, bodies.back());
+  };
   for (const ValueCoding values : {ValueCoding::fp32, ValueCoding::bf16, ValueCoding::int8, ValueCoding::int4,
                                    ValueCoding::int2, ValueCoding::int1}) {
-    for (const std::vector<BlockId>& blocks :
-         {std::vector<BlockId>{}, {1, 3}, {0, 17, 18, 299}, every_third}) {
-      for (const std::size_t block : {std::size_t{16}, std::size_t{32}, std::size_t{64}}) {
-        std::vector<float> residual(300 * block, 0.5f);
-        bodies.emplace_back();
-        encode_blocks(blocks, {values, block}, residual, bodies.back());
-      }
+    for (const std::size_t block : {std::size_t{16}, std::size_t{32}, std::size_t{64}}) {
+      add({}, 300, values, block);
+      add({1, 3}, 300, values, block);
+      add({0, 17, 18, 299}, 300, values, block);
+      add(every_third, 300, values, block);
     }
+    add({}, 0, values, 16);
+    add({1, 3}, 4, values, 16);
+    add({0, 1, 2, 3}, 4, values, 16);
   }
   return bodies;
 }

@@ -6,6 +6,7 @@
 #include <cassert>
 #include <cstring>
 #include <string>
+#include <utility>
 
 #include "compress/index_coding.hpp"
 #include "compress/steps.hpp"
@@ -52,6 +53,19 @@ std::uint8_t log2_of(std::size_t block) { return static_cast<std::uint8_t>(std::
   throw Error(ErrorCode::protocol, "encoded blocks: " + why);
 }
 
+bool is_block_size(std::size_t block) { return block == 16 || block == 32 || block == 64; }
+
+// Calls visit(k, numel) for each k of `blocks` that is short.
+template <class Visit>
+void for_each_short(std::span<const BlockId> blocks, std::span<const ShortBlock> short_blocks, Visit visit) {
+  auto found = blocks.begin();
+  for (const ShortBlock& one : short_blocks) {
+    found = std::lower_bound(found, blocks.end(), one.block);
+    if (found == blocks.end()) return;
+    if (*found == one.block) visit(static_cast<std::size_t>(found - blocks.begin()), one.numel);
+  }
+}
+
 void take_blocks(std::span<const BlockId> blocks, std::size_t block, float* residual, float* sent) {
   for (const BlockId id : blocks) {
     float* values = residual + id * block;
@@ -91,6 +105,11 @@ void send_codes(std::span<const BlockId> blocks, const Coding& coding, std::span
   std::vector<float> magnitudes(blocks.size());
   const auto measure = bits >= 4 ? block_maxima : block_means;
   measure(blocks, coding.block, residual.data(), magnitudes.data());
+  if (bits < 4) {  // a mean is that of the elements, not of the padding
+    for_each_short(blocks, coding.short_blocks, [&](std::size_t k, std::size_t numel) {
+      magnitudes[k] *= static_cast<float>(coding.block) / static_cast<float>(numel);
+    });
+  }
   std::vector<int> wanted(blocks.size());
   int largest = kLeastStep;
   for (std::size_t k = 0; k < blocks.size(); ++k) {
@@ -111,6 +130,10 @@ void send_codes(std::span<const BlockId> blocks, const Coding& coding, std::span
   }
   take_blocks_quantized(bits, blocks, coding.block, steps.data(), residual.data(),
                         step_bytes + blocks.size());
+  for_each_short(blocks, coding.short_blocks, [&](std::size_t k, std::size_t numel) {
+    float* values = residual.data() + blocks[k] * coding.block;
+    std::fill(values + numel, values + coding.block, 0.0f);  // of codes of 2 and 1 bits none is 0
+  });
 }
 
 AlignedArray<float> read_fp32(std::span<const std::byte> bytes) {
@@ -193,7 +216,7 @@ std::vector<BlockId> in_parts(std::vector<BlockId> blocks, std::size_t block) {
 
 void encode_blocks(std::span<const BlockId> blocks, const Coding& coding, std::span<float> residual,
                    Bytes& out) {
-  assert(coding.block % kBlock == 0 && residual.size() % coding.block == 0);
+  assert(is_block_size(coding.block) && residual.size() % coding.block == 0);
   const std::size_t total_blocks = residual.size() / coding.block;
   assert(blocks.empty() || blocks.back() < total_blocks);
   if (const auto k = find_nonfinite_block(blocks, coding.block, residual.data()); k != blocks.size()) {
@@ -223,7 +246,9 @@ void encode_blocks(std::span<const BlockId> blocks, const Coding& coding, std::s
   }
 }
 
-SparseGradient decode_blocks(std::span<const std::byte> body, std::size_t total_blocks, std::size_t block) {
+SparseGradient decode_blocks(std::span<const std::byte> body, std::size_t total_blocks, std::size_t block,
+                             std::span<const ShortBlock> short_blocks) {
+  assert(is_block_size(block) && total_blocks <= (std::uint64_t{1} << 32) / (block / kBlock));
   ByteReader reader(body, "encoded blocks");
   const Head head = read_head(reader, total_blocks, block);
   const unsigned bits = code_bits(head.values);
@@ -237,19 +262,22 @@ SparseGradient decode_blocks(std::span<const std::byte> body, std::size_t total_
            std::to_string(reader.remaining()) + " are left");
   }
 
-  SparseGradient gradient;
-  gradient.blocks = in_parts(decode_indices(head.indices, reader, head.count, total_blocks), block);
+  auto blocks = decode_indices(head.indices, reader, head.count, total_blocks);
   const auto exponent = bits != 0 ? reader.get<std::int8_t>() : std::int8_t{0};
   const auto steps = reader.take(static_cast<std::size_t>(step_bytes));
   const auto bytes = reader.take(static_cast<std::size_t>(value_bytes));
   reader.expect_end();
+  SparseGradient gradient;
   gradient.values = bits != 0                          ? read_codes(bits, block, exponent, steps, bytes)
                     : head.values == ValueCoding::fp32 ? read_fp32(bytes)
                                                        : read_bf16(bytes);
   if (const auto at = find_nonfinite(gradient.values); at != gradient.values.size()) {
-    refuse("block " + std::to_string(gradient.blocks[at / kBlock] * kBlock / block) +
-           " holds a NaN or an infinity");
+    refuse("block " + std::to_string(blocks[at / block]) + " holds a NaN or an infinity");
   }
+  for_each_short(blocks, short_blocks, [&](std::size_t k, std::size_t numel) {
+    std::fill(&gradient.values[k * block + numel], &gradient.values[k * block] + block, 0.0f);
+  });
+  gradient.blocks = in_parts(std::move(blocks), block);
   return gradient;
 }
 

@@ -15,10 +15,18 @@ namespace stella {
 // fp32 and bf16 numbers, or codes of so many bits with a step for each block (kernels/quantize.hpp).
 enum class ValueCoding : std::uint8_t { fp32 = 0, bf16 = 1, int8 = 2, int4 = 3, int2 = 4, int1 = 5 };
 
+// A block at the end of a tensor that does not fill it. What lies behind is padding: +0 in every residual and
+// in everything decoded, whatever was sent there.
+struct ShortBlock {
+  BlockId block = 0;
+  std::size_t numel = 0;  // elements that it has, at least 1
+};
+
 // How a bucket's contributions are coded.
 struct Coding {
   ValueCoding values = ValueCoding::fp32;
-  std::size_t block = kBlock;  // elements that have one index and one step: 16, 32 or 64
+  std::size_t block = kBlock;                     // elements that have one index and one step: 16, 32 or 64
+  std::span<const ShortBlock> short_blocks = {};  // ascending; all others are full
 };
 
 // Appends the named blocks of `residual` to `out` and takes what was sent out of the residual:
@@ -26,16 +34,19 @@ struct Coding {
 // so does what exceeds the largest value that can be sent. What was in the residual is thus always sent or
 // still there: exactly with fp32 and bf16, up to the rounding of that fp32 subtraction with codes.
 //   blocks    strictly ascending, below residual.size() / coding.block
-//   residual  [total blocks * coding.block] fp32
+//   residual  [total blocks * coding.block] fp32, its padding +0 before and after
 // Throws Error(nonfinite), naming the block, if a NaN or an infinity would have to be sent; nothing is
 // changed then.
 void encode_blocks(std::span<const BlockId> blocks, const Coding& coding, std::span<float> residual,
                    Bytes& out);
 
-// The blocks in `body`, as blocks of kBlock whatever coding.block was. Throws Error(protocol), before
-// anything large is allocated, if `body` is not exactly one well-formed encoding for a bucket of
-// `total_blocks` blocks of `block` elements with finite values.
+// The blocks in `body`, as blocks of kBlock whatever `block` is. Throws Error(protocol), before anything
+// large is allocated, if `body` is not exactly one well-formed encoding for a bucket of `total_blocks` blocks
+// of `block` elements with finite values.
+//   total_blocks  times block / kBlock at most 2^32, the number of ids
+//   block         16, 32 or 64
+//   short_blocks  as in Coding
 SparseGradient decode_blocks(std::span<const std::byte> body, std::size_t total_blocks,
-                             std::size_t block = kBlock);
+                             std::size_t block = kBlock, std::span<const ShortBlock> short_blocks = {});
 
 }  // namespace stella

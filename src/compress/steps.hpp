@@ -29,7 +29,7 @@ struct StepScale {
   // The byte of 2^(k / 8); 0 where it is too small for this scale.
   std::uint8_t byte_of(int k) const;
 
-  // The step of every byte. Those of a sender's scale are finite; a peer's may not be.
+  // The step of every byte. All are finite; a level times a step of a peer's scale may not be.
   std::array<float, 256> table() const;
 };
 

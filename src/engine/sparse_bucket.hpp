@@ -8,6 +8,7 @@
 
 #include "base/aligned.hpp"
 #include "base/ids.hpp"
+#include "compress/encoding.hpp"
 #include "compress/selector.hpp"
 #include "engine/digest.hpp"
 #include "engine/layout.hpp"
@@ -22,11 +23,22 @@ struct Unpublished {
   std::vector<BlockId> blocks;  // ascending
 };
 
+// The blocks of a bucket whose end is padding.
+inline std::vector<ShortBlock> short_blocks_of(const BucketLayout& layout) {
+  std::vector<ShortBlock> result;
+  for (const Slice& slice : layout.slices) {
+    const std::size_t end = slice.offset + slice.numel;
+    if (end % kBlock != 0) result.push_back({static_cast<BlockId>(end / kBlock), end % kBlock});
+  }
+  return result;
+}
+
 // Which thread may touch what: see Rule; the pipeline orders the calls.
 struct SparseBucket {
   SparseBucket(BucketLayout where, const GroupSettings& settings, std::string_view selector_name,
                std::uint64_t seed)
       : layout(std::move(where)),
+        short_blocks(short_blocks_of(layout)),
         present(layout.slices.size()),
         residual(layout.blocks * kBlock),
         accumulated(layout.blocks * kBlock),
@@ -36,6 +48,7 @@ struct SparseBucket {
         optimizer(make_optimizer(settings, layout.blocks)) {}
 
   const BucketLayout layout;
+  const std::vector<ShortBlock> short_blocks;
 
   // This member's own.
   std::vector<std::uint8_t> present;  // by slice: it had a gradient in this iteration

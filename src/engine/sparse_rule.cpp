@@ -118,7 +118,7 @@ PayloadPtr SparseRule::contribute(BucketId id, const Step& step) {
     std::swap(bucket.residual, bucket.accumulated);
     check_residual(bucket, step.iteration);
     const std::vector<BlockId> chosen = choose(bucket);
-    encode_blocks(chosen, {coding_}, bucket.residual, body);
+    encode_blocks(chosen, {coding_, kBlock, bucket.short_blocks}, bucket.residual, body);
     blocks_sent_ += chosen.size();
   }
   return std::make_shared<const Payload>(header, body);
@@ -194,8 +194,10 @@ Update SparseRule::merge(BucketId id, std::span<const PayloadPtr> payloads) {
                                            " (there): " + *difference +
                                            "; schedulers must step alike on all members");
     }
-    naming(rank, header,
-           [&] { contributions.push_back(decode_blocks(payloads[rank]->body(), bucket.layout.blocks)); });
+    naming(rank, header, [&] {
+      contributions.push_back(
+          decode_blocks(payloads[rank]->body(), bucket.layout.blocks, kBlock, bucket.short_blocks));
+    });
     samples += header.samples;
   }
   if (contributions.empty()) return update;

@@ -30,7 +30,7 @@ Bytes bytes_of(std::initializer_list<int> values) {
 Bytes encoded(std::span<const BlockId> blocks, ValueCoding values, std::vector<float>& residual,
               std::size_t block = kBlock) {
   Bytes bytes;
-  encode_blocks(blocks, {values, block}, residual, bytes);
+  encode_blocks(blocks, {values, block, {}}, residual, bytes);
   return bytes;
 }
 
@@ -101,46 +101,60 @@ TEST(Encoding, AnEmptyChoiceAndAnEmptyBucketAreSixBytes) {
 TEST(Encoding, IsAppendedToWhatIsThere) {
   std::vector<float> residual(2 * kBlock, 1.0f);
   Bytes bytes = bytes_of({9, 9, 9});
-  encode_blocks(std::vector<BlockId>{1}, {ValueCoding::bf16}, residual, bytes);
+  encode_blocks(std::vector<BlockId>{1}, {ValueCoding::bf16, kBlock, {}}, residual, bytes);
   EXPECT_EQ(std::to_integer<int>(bytes[2]), 9);
   EXPECT_EQ(decode_blocks(std::span(bytes).subspan(3), 2).values[0], 1);
 }
 
+// The blocks of kBlock that blocks of another size consist of.
+std::vector<BlockId> parts_of(std::span<const BlockId> blocks, std::size_t size) {
+  std::vector<BlockId> parts;
+  for (const BlockId block : blocks) {
+    for (std::size_t part = 0; part < size / kBlock; ++part)
+      parts.push_back(static_cast<BlockId>(block * (size / kBlock) + part));
+  }
+  return parts;
+}
+
 TEST(Encoding, Fp32ArrivesExactlyAndLeavesPlusZeroBehind) {
   Random random(seed());
-  for (std::size_t total : {1, 2, 3, 65, 127, 128, 129, 2047, 2048, 2049}) {
-    for (double density : {0.0, 0.01, 0.3, 0.99, 1.0}) {
-      const auto blocks = some_blocks(random, total, density);
-      const auto before = normal(random, total * kBlock);
-      auto residual = before;
-      const auto received = decode_blocks(encoded(blocks, ValueCoding::fp32, residual), total);
-      ASSERT_EQ(received.blocks, blocks);
-      auto expected = before;
-      for (std::size_t k = 0; k < blocks.size(); ++k) {
-        const auto block = std::span(expected).subspan(blocks[k] * kBlock, kBlock);
-        EXPECT_TRUE(same_bits(received.values.span().subspan(k * kBlock, kBlock), block));
-        std::fill(block.begin(), block.end(), 0.0f);
+  for (const std::size_t size : kSizes) {
+    for (std::size_t total : {1, 2, 3, 65, 127, 128, 129, 2047, 2048, 2049}) {
+      for (double density : {0.0, 0.01, 0.3, 0.99, 1.0}) {
+        const auto blocks = some_blocks(random, total, density);
+        const auto before = normal(random, total * size);
+        auto residual = before;
+        const auto received = decode_blocks(encoded(blocks, ValueCoding::fp32, residual, size), total, size);
+        ASSERT_EQ(received.blocks, parts_of(blocks, size));
+        auto expected = before;
+        for (std::size_t k = 0; k < blocks.size(); ++k) {
+          const auto block = std::span(expected).subspan(blocks[k] * size, size);
+          EXPECT_TRUE(same_bits(received.values.span().subspan(k * size, size), block));
+          std::fill(block.begin(), block.end(), 0.0f);
+        }
+        EXPECT_TRUE(same_bits(residual, expected));
       }
-      EXPECT_TRUE(same_bits(residual, expected));
     }
   }
 }
 
 TEST(Encoding, Bf16LeavesTheRoundingErrorBehindOnEveryTarget) {
   Random random(seed());
-  for (std::size_t total : {1, 63, 64, 65, 129, 1000}) {
-    const auto before = normal(random, total * kBlock);
-    const auto blocks = some_blocks(random, total, 0.9);
-    on_every_target([&] {
-      auto residual = before;
-      const auto received = decode_blocks(encoded(blocks, ValueCoding::bf16, residual), total);
-      ASSERT_EQ(received.blocks, blocks);
-      for (std::size_t i = 0; i < received.values.size(); ++i) {
-        const std::size_t at = blocks[i / kBlock] * kBlock + i % kBlock;
-        EXPECT_EQ(double{received.values[i]} + residual[at], double{before[at]});
-        EXPECT_LE(std::fabs(residual[at]), std::fabs(before[at]) / 256);
-      }
-    });
+  for (const std::size_t size : kSizes) {
+    for (std::size_t total : {1, 63, 64, 65, 129, 1000}) {
+      const auto before = normal(random, total * size);
+      const auto blocks = some_blocks(random, total, 0.9);
+      on_every_target([&] {
+        auto residual = before;
+        const auto received = decode_blocks(encoded(blocks, ValueCoding::bf16, residual, size), total, size);
+        ASSERT_EQ(received.blocks, parts_of(blocks, size));
+        for (std::size_t i = 0; i < received.values.size(); ++i) {
+          const std::size_t at = blocks[i / size] * size + i % size;
+          EXPECT_EQ(double{received.values[i]} + residual[at], double{before[at]});
+          EXPECT_LE(std::fabs(residual[at]), std::fabs(before[at]) / 256);
+        }
+      });
+    }
   }
 }
 
@@ -260,22 +274,65 @@ TEST(Encoding, ValuesBeyondBf16AreSentAsTheLargestOneAndTheRestStays) {
 
 TEST(Encoding, ANonFiniteResidualIsNotSentAndNothingChanges) {
   for (const ValueCoding coding : kCodings) {
-    for (const float bad : {kInf, -kInf, std::nanf("")}) {
-      std::vector<float> residual(5 * kBlock, 1.0f);
-      residual[3 * kBlock + 7] = bad;
-      const auto before = residual;
-      Bytes bytes;
-      try {
-        encode_blocks(std::vector<BlockId>{0, 3}, {coding}, residual, bytes);
-        FAIL() << "no error";
-      } catch (const Error& error) {
-        EXPECT_EQ(error.code(), ErrorCode::nonfinite);
-        EXPECT_TRUE(contains(error.what(), "block 3")) << error.what();
+    for (const std::size_t size : kSizes) {
+      for (const float bad : {kInf, -kInf, std::nanf("")}) {
+        std::vector<float> residual(5 * size, 1.0f);
+        residual[4 * size - 9] = bad;
+        const auto before = residual;
+        Bytes bytes;
+        try {
+          encode_blocks(std::vector<BlockId>{0, 3}, {coding, size, {}}, residual, bytes);
+          FAIL() << "no error";
+        } catch (const Error& error) {
+          EXPECT_EQ(error.code(), ErrorCode::nonfinite);
+          EXPECT_TRUE(contains(error.what(), "block 3")) << error.what();
+        }
+        EXPECT_TRUE(bytes.empty());
+        EXPECT_TRUE(same_bits(residual, before));
+        EXPECT_NO_THROW(encode_blocks(std::vector<BlockId>{0, 2}, {coding, size, {}}, residual, bytes));
       }
-      EXPECT_TRUE(bytes.empty());
-      EXPECT_TRUE(same_bits(residual, before));
-      EXPECT_NO_THROW(encode_blocks(std::vector<BlockId>{0, 2}, {coding}, residual, bytes));
     }
+  }
+}
+
+// Of codes of 2 and 1 bits none is 0: what they say of padding must go nowhere.
+TEST(Encoding, PaddingStaysZeroOnBothSides) {
+  Random random(seed());
+  for (const ValueCoding coding : kCodings) {
+    for (const std::size_t size : kSizes) {
+      const std::vector<ShortBlock> short_blocks = {{0, 1}, {2, size - 3}, {5, size / 2}};
+      const std::vector<BlockId> blocks = {0, 1, 2, 4};
+      std::vector<float> residual(6 * size);
+      for (int iteration = 0; iteration < 5; ++iteration) {
+        for (float& value : residual) value += normal(random, 1)[0];
+        for (const ShortBlock& one : short_blocks)
+          std::fill_n(&residual[one.block * size + one.numel], size - one.numel, 0.0f);
+        const auto before = residual;
+        Bytes bytes;
+        encode_blocks(blocks, {coding, size, short_blocks}, residual, bytes);
+        const auto received = decode_blocks(bytes, 6, size, short_blocks);
+        for (std::size_t i = 0; i < received.values.size(); ++i) {
+          const std::size_t at = blocks[i / size] * size + i % size;
+          EXPECT_EQ(residual[at], before[at] - received.values[i]);
+        }
+        for (const ShortBlock& one : short_blocks) {
+          for (std::size_t i = one.numel; i < size; ++i) EXPECT_EQ(residual[one.block * size + i], 0);
+        }
+      }
+    }
+  }
+}
+
+// A tensor of one element is its own mean.
+TEST(Encoding, TheStepOfAShortBlockIsThatOfItsElements) {
+  for (const std::size_t size : kSizes) {
+    const std::vector<ShortBlock> short_blocks = {{0, 1}};
+    std::vector<float> residual(size);
+    residual[0] = 4;
+    Bytes bytes;
+    encode_blocks(std::vector<BlockId>{0}, {ValueCoding::int1, size, short_blocks}, residual, bytes);
+    EXPECT_EQ(residual[0], 0);
+    EXPECT_EQ(decode_blocks(bytes, 1, size, short_blocks).values[0], 4);
   }
 }
 
@@ -314,6 +371,12 @@ TEST(Decoding, ANonFiniteValueIsRefusedNamingItsBlock) {
     std::memcpy(bytes.data() + bytes.size() - 2, reinterpret_cast<const char*>(&bad) + 2, 2);
     EXPECT_TRUE(contains(error_of(bytes, 4), "block 3"));
   }
+}
+
+TEST(Decoding, ACodeThatOverflowsItsStepIsRefusedNamingItsBlock) {
+  Bytes bytes = bytes_of({2, 1, 2, 4, 3, 1, 2, 127, 255});  // block 2 of 3, steps up to 2^127
+  bytes.resize(bytes.size() + kBlock, std::byte{255});      // times 127
+  on_every_target([&] { EXPECT_TRUE(contains(error_of(bytes, 3), "block 2")); });
 }
 
 // A claim of 2^32 blocks in a short message must not allocate 256 GiB before it is refused.

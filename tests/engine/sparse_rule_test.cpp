@@ -130,8 +130,17 @@ std::vector<std::int64_t> random_sizes(Random& random) {
   return sizes;
 }
 
+// What lies behind a tensor's last element, up to its block's end.
+void expect_no_padding(RuleMember& member) {
+  for (const StateArray& array : member.rule->state()) {
+    if (array.name == "steps") continue;
+    const auto* values = static_cast<const float*>(array.data);
+    for (std::size_t i = array.numel; i % kBlock != 0; ++i) ASSERT_EQ(values[i], 0) << array.name;
+  }
+}
+
 // Learning rate = members undoes the mean (1 or 2 or 4: exactly), so the weights lose the plain sum of what
-// was sent.
+// was sent. Codes leave what an fp32 subtraction rounds off.
 void expect_conserved(Random& random, const EngineOptions& options) {
   const std::uint32_t world_size = 1u << random() % 3;
   World world(world_size, random_sizes(random), world_size, options);
@@ -146,14 +155,20 @@ void expect_conserved(Random& random, const EngineOptions& options) {
     for (std::size_t i = 0; i < there[tensor].size(); ++i)
       there[tensor][i] -= world[0].model.weights[tensor][i];
   }
-  ASSERT_EQ(there, produced);
+  const double allowed = options.wire.starts_with("int") ? 0.05 : 0;
+  for (std::size_t tensor = 0; tensor < there.size(); ++tensor) {
+    for (std::size_t i = 0; i < there[tensor].size(); ++i)
+      ASSERT_NEAR(there[tensor][i], produced[tensor][i], allowed) << i << " of tensor " << tensor;
+  }
+  for (auto& member : world.members) expect_no_padding(*member);
 }
 
-TEST(SparseRule, WhatWasProducedIsAppliedOrStillHeldExactly) {
+TEST(SparseRule, WhatWasProducedIsAppliedOrStillHeld) {
   Random random(seed());
-  for (int round = 0; round < 60; ++round) {
+  const std::vector<std::string> wires = {"fp32", "bf16", "int8", "int4", "int2", "int1"};
+  for (int round = 0; round < 120; ++round) {
     const double density = std::vector{0.001, 0.05, 0.5, 1.0}[random() % 4];
-    const std::string wire = std::vector<std::string>{"fp32", "bf16"}[random() % 2];
+    const std::string wire = wires[static_cast<std::size_t>(round) % wires.size()];
     const std::string selector = std::vector<std::string>{"blocks", "threshold", "random"}[random() % 3];
     SCOPED_TRACE("round " + std::to_string(round) + ": " + selector + " at " + std::to_string(density) +
                  ", " + wire);
@@ -177,21 +192,25 @@ TEST(SparseRule, EverybodyHoldsTheSameWeightsAndDigests) {
 
 TEST(SparseRule, SelectionPayloadsAndWeightsAreTheSameBitsOnEveryTarget) {
   std::vector<std::vector<Bytes>> sent;
-  std::vector<std::uint64_t> digests;
+  std::vector<std::vector<std::uint64_t>> digests;
   on_every_target([&] {
-    Random random(seed());
-    World world(2, {3000, 17}, 0.1, options_of(0.1));
     std::vector<Bytes> payloads;
-    for (Iteration t = 1; t <= 5; ++t) {
-      for (auto& member : world.members) member->model.fill_gradients(random);
-      const auto all = world.contributions(t);
-      for (const auto& bucket : all) {
-        for (const auto& payload : bucket) payloads.push_back(payload->bytes());
+    std::vector<std::uint64_t> own;
+    for (const std::string wire : {"fp32", "bf16", "int8", "int4", "int2", "int1"}) {
+      Random random(seed());
+      World world(2, {3000, 17}, 0.1, options_of(0.1, wire));
+      for (Iteration t = 1; t <= 5; ++t) {
+        for (auto& member : world.members) member->model.fill_gradients(random);
+        const auto all = world.contributions(t);
+        for (const auto& bucket : all) {
+          for (const auto& payload : bucket) payloads.push_back(payload->bytes());
+        }
+        for (auto& member : world.members) member->apply(t, all);
       }
-      for (auto& member : world.members) member->apply(t, all);
+      own.push_back(world[0].rule->digest());
     }
     sent.push_back(payloads);
-    digests.push_back(world[0].rule->digest());
+    digests.push_back(own);
   });
   for (std::size_t target = 1; target < sent.size(); ++target) {
     EXPECT_EQ(sent[target], sent[0]);

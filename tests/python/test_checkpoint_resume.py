@@ -37,6 +37,19 @@ def test_a_resumed_run_goes_on_as_one_that_never_stopped_and_never_saved(
     assert members(resumed, tmp_path) == expected
 
 
+@pytest.mark.parametrize("density", [0.05, 1])
+@pytest.mark.parametrize("wire", ["bf16", "int8", "int4", "int2", "int1"])
+def test_what_codes_left_behind_is_resumed(tmp_path: Path, wire: str, density: float) -> None:
+    options = {"wire": wire, "density": density}
+
+    def members(body: Callable, *arguments: Any) -> list[tuple]:
+        nets = [normed() for _ in range(2)]
+        return run_members(2, lambda run: body(run, nets[run.rank], *arguments, **options))
+
+    expected = members(unbroken, tmp_path)
+    assert members(resumed, tmp_path) == expected
+
+
 def with_dropout() -> torch.nn.Module:
     net = normed()
     net.insert(3, torch.nn.Dropout(0.3))
