@@ -19,7 +19,7 @@ void BlockSelector::select(std::span<const float> scores, std::size_t budget, st
   chosen.clear();
   if (budget == 0) return;
   const auto found = candidates(scores, budget);
-  if (found.size() <= budget) {  // all that have a score
+  if (found.size() < budget) {  // all that have a score
     chosen.assign(found.begin(), found.end());
     threshold_ = 1;
   } else {

@@ -66,6 +66,27 @@ TEST(BlockSelector, WhatItSawBeforeDoesNotChangeTheChoice) {
   EXPECT_LT(selector.misses(), 250u);
 }
 
+// Where scores are equal, too: what is carried on is in the state, and nothing else counts.
+TEST(BlockSelector, OneThatResumesChoosesTheSameBlocks) {
+  Random random(seed());
+  BlockSelector selector(seed());
+  std::vector<BlockId> chosen, again;
+  std::size_t ties = 0;
+  for (int call = 0; call < 3000; ++call) {
+    std::vector<float> scores(1 + random() % 40);
+    for (float& score : scores) score = static_cast<float>(random() % (call % 7 == 0 ? 2 : 6));
+    const std::size_t budget = 1 + random() % scores.size();
+    BlockSelector resumed(1);
+    resumed.set_state(selector.state());
+    selector.select(scores, budget, chosen);
+    resumed.select(scores, budget, again);
+    ASSERT_EQ(chosen, again) << "call " << call;
+    ASSERT_EQ(selector.state(), resumed.state()) << "call " << call;
+    ties += chosen.size() == budget;
+  }
+  EXPECT_GT(ties, 1000u);
+}
+
 TEST(BlockSelector, OnDriftingGradientsTheThresholdIsSeldomTooHigh) {
   Random random(seed());
   BlockSelector selector(seed());
