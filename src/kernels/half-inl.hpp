@@ -29,8 +29,21 @@ HWY_INLINE hn::Vec<D> load_fp32(D d, const Bf16* from) {
 
 template <class D>
 HWY_INLINE hn::Vec<D> load_fp32(D d, const Fp16* from) {
+  const hn::RebindToUnsigned<D> du;
   const hn::Rebind<hwy::float16_t, D> narrow;
-  return hn::PromoteTo(d, hn::LoadU(narrow, reinterpret_cast<const hwy::float16_t*>(from)));
+  const hn::Rebind<std::uint16_t, D> narrow_bits;
+  const auto finite = hn::PromoteTo(d, hn::LoadU(narrow, reinterpret_cast<const hwy::float16_t*>(from)));
+  // Not every target's conversion knows infinities and NaNs.
+  const auto bits = hn::PromoteTo(du, hn::LoadU(narrow_bits, reinterpret_cast<const std::uint16_t*>(from)));
+  const auto sign = hn::ShiftLeft<16>(hn::And(bits, hn::Set(du, 0x8000)));
+  const auto fraction = hn::And(bits, hn::Set(du, 0x03ff));
+  const auto is_nan = hn::Ne(fraction, hn::Zero(du));
+  const auto quiet = hn::IfThenElseZero(is_nan, hn::Set(du, 0x00400000));
+  const auto other =
+      hn::Or(hn::Or(sign, hn::Set(du, 0x7f800000)), hn::Or(hn::ShiftLeft<13>(fraction), quiet));
+  const auto exponent = hn::And(bits, hn::Set(du, 0x7c00));
+  const auto is_other = hn::RebindMask(d, hn::Eq(exponent, hn::Set(du, 0x7c00)));
+  return hn::IfThenElse(is_other, hn::BitCast(d, other), finite);
 }
 
 // The bits of `v` rounded to bf16 (to nearest, ties to even), in the upper half of each 32-bit lane; the

@@ -88,6 +88,32 @@ TEST(AccumulateScore, GradientsOfSixteenBitsAreTheirValues) {
   expect_the_bits_of_its_values<Fp16>();
 }
 
+template <class Half>
+void expect_every_pattern_to_be_its_value() {
+  std::vector<Half> gradient(0x10000);
+  for (std::size_t bits = 0; bits < gradient.size(); ++bits)
+    gradient[bits].bits = static_cast<std::uint16_t>(bits);
+  on_every_target([&] {
+    std::vector<float> sum(gradient.size()), scores(gradient.size() / kBlock);
+    accumulate_score(std::span<const Half>(gradient), 1, sum.data(), sum.data(), scores.data());
+    for (std::size_t i = 0; i < gradient.size(); ++i) {
+      const float expected = value_of(gradient[i]);
+      if (std::isnan(expected)) {
+        ASSERT_TRUE(std::isnan(sum[i])) << i;
+        ASSERT_TRUE(std::isnan(scores[i / kBlock])) << i;
+      } else {
+        ASSERT_EQ(sum[i], expected) << i;
+      }
+    }
+  });
+}
+
+// An overflow in the backward pass is seen as one, whatever the instruction set.
+TEST(AccumulateScore, InfinitiesAndNaNsOfSixteenBitsStayWhatTheyAre) {
+  expect_every_pattern_to_be_its_value<Bf16>();
+  expect_every_pattern_to_be_its_value<Fp16>();
+}
+
 TEST(AccumulateScore, ValuesOfVeryDifferentMagnitudeAreSummedInThePinnedOrder) {
   Random random(seed());
   std::uniform_real_distribution<float> exponent(-30, 30);

@@ -58,16 +58,16 @@ struct Arrays {
 };
 
 // The plain loop of tests/kernels/sparse_adam_test.cpp is what sparse_adam is held to; on every element of
-// whole blocks it is the reference here.
+// whole blocks it is the reference here, for the elements from `at` on.
 void reference(std::span<const float> gradient, const AdamStep& step, const DenseCorrections& corrections,
-               Arrays& arrays, bool amsgrad) {
+               Arrays& arrays, bool amsgrad, std::size_t at) {
   const std::size_t blocks = (gradient.size() + kBlock - 1) / kBlock;
   Arrays padded(blocks * kBlock);
   std::vector<float> scaled(blocks * kBlock);
   for (std::size_t i = 0; i < gradient.size(); ++i) scaled[i] = gradient[i] * corrections.gradient_scale;
   for (const auto array :
        {&Arrays::weights, &Arrays::exp_avg, &Arrays::exp_avg_sq, &Arrays::max_exp_avg_sq}) {
-    std::copy_n((arrays.*array).begin(), gradient.size(), (padded.*array).begin());
+    std::copy_n((arrays.*array).data() + at, gradient.size(), (padded.*array).begin());
   }
   std::vector<BlockId> all(blocks);
   std::iota(all.begin(), all.end(), BlockId{0});
@@ -76,7 +76,7 @@ void reference(std::span<const float> gradient, const AdamStep& step, const Dens
   sparse_adam(all, scaled.data(), step, {step_size, root}, padded.pointers(amsgrad));
   for (const auto array :
        {&Arrays::weights, &Arrays::exp_avg, &Arrays::exp_avg_sq, &Arrays::max_exp_avg_sq}) {
-    std::copy_n((padded.*array).begin(), gradient.size(), (arrays.*array).begin());
+    std::copy_n((padded.*array).begin(), gradient.size(), (arrays.*array).data() + at);
   }
 }
 
@@ -88,14 +88,17 @@ TEST(DenseAdam, EveryLengthAndAlignmentGivesTheBitsOfTheSparseStepOnEveryTarget)
   for (const AdamStep& step : {kAdamW, kAdam}) {
     for (const bool amsgrad : {false, true}) {
       for (const std::size_t size : {0, 1, 3, 4, 7, 8, 9, 15, 16, 17, 31, 100, 1000}) {
-        const auto gradient = normal(random, size);
-        Arrays expected(size);
-        reference(gradient, step, kCorrections, expected, amsgrad);
-        on_every_target([&] {
-          Arrays own(size);
-          dense_adam(gradient, step, kCorrections, own.pointers(amsgrad), nullptr);
-          EXPECT_TRUE(same(own, expected)) << size;
-        });
+        for (const std::size_t at : {0, 1, 3}) {
+          const auto all = normal(random, at + size);
+          const auto gradient = std::span(all).subspan(at);
+          Arrays expected(at + size);
+          reference(gradient, step, kCorrections, expected, amsgrad, at);
+          on_every_target([&] {
+            Arrays own(at + size);
+            dense_adam(gradient, step, kCorrections, own.pointers(amsgrad, at), nullptr);
+            EXPECT_TRUE(same(own, expected)) << size << " at " << at;
+          });
+        }
       }
     }
   }

@@ -2,7 +2,6 @@
 
 #include <limits>
 
-#include "kernels/block.hpp"
 #include "kernels/kernel_testing.hpp"
 
 namespace stella {
@@ -28,17 +27,19 @@ TEST(FindNonfinite, FindsTheFirstOneAtEveryPlaceOfEveryLength) {
 TEST(FindNonfiniteBlock, FindsTheFirstListedBlockAndLooksAtNoOther) {
   const float inf = std::numeric_limits<float>::infinity();
   on_every_target([&] {
-    std::vector<float> values(6 * kBlock, 1.0f);
-    const std::vector<BlockId> blocks = {1, 2, 4, 5};
-    values[3 * kBlock] = inf;
-    EXPECT_EQ(find_nonfinite_block(blocks, kBlock, values.data()), 4u);
-    EXPECT_EQ(find_nonfinite_block({}, kBlock, values.data()), 0u);
-    for (std::size_t i = 0; i < kBlock; ++i) {
-      values[5 * kBlock + i] = inf;
-      EXPECT_EQ(find_nonfinite_block(blocks, kBlock, values.data()), 3u);
-      values[2 * kBlock + i] = -inf;
-      EXPECT_EQ(find_nonfinite_block(blocks, kBlock, values.data()), 1u);
-      values[5 * kBlock + i] = values[2 * kBlock + i] = 1;
+    for (const std::size_t size : {16, 32, 64}) {
+      std::vector<float> values(6 * size, 1.0f);
+      const std::vector<BlockId> blocks = {1, 2, 4, 5};
+      values[3 * size] = inf;
+      EXPECT_EQ(find_nonfinite_block(blocks, size, values.data()), 4u);
+      EXPECT_EQ(find_nonfinite_block({}, size, values.data()), 0u);
+      for (std::size_t i = 0; i < size; ++i) {
+        values[5 * size + i] = inf;
+        EXPECT_EQ(find_nonfinite_block(blocks, size, values.data()), 3u);
+        values[2 * size + i] = -inf;
+        EXPECT_EQ(find_nonfinite_block(blocks, size, values.data()), 1u);
+        values[5 * size + i] = values[2 * size + i] = 1;
+      }
     }
   });
 }

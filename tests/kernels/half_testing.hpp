@@ -18,10 +18,11 @@ inline std::uint16_t nearest_bf16(float value) {
   return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
-// Of normal numbers, zeros and infinities, written for clarity.
+// Written for clarity.
 inline float value_of(Fp16 half) {
   const int exponent = half.bits >> 10 & 31;
   const float fraction = static_cast<float>(half.bits & 1023) / 1024;
+  if (exponent == 31 && fraction != 0) return std::numeric_limits<float>::quiet_NaN();
   const float magnitude = exponent == 31  ? std::numeric_limits<float>::infinity()
                           : exponent == 0 ? std::ldexp(fraction, -14)
                                           : std::ldexp(1 + fraction, exponent - 15);
@@ -30,17 +31,13 @@ inline float value_of(Fp16 half) {
 
 inline float value_of(Bf16 half) { return std::bit_cast<float>(static_cast<std::uint32_t>(half.bits) << 16); }
 
-// A finite number, subnormal ones among them.
+// Any finite number, subnormal ones among them.
 template <class Half>
-Half finite_half(Random& random);
-template <>
-inline Bf16 finite_half<Bf16>(Random& random) {
-  std::normal_distribution<float> distribution;
-  return {nearest_bf16(distribution(random))};
-}
-template <>
-inline Fp16 finite_half<Fp16>(Random& random) {
-  return {static_cast<std::uint16_t>(random() & 0xfbff)};  // no exponent of infinity
+Half finite_half(Random& random) {
+  for (;;) {
+    const Half half{static_cast<std::uint16_t>(random())};
+    if (std::isfinite(value_of(half))) return half;
+  }
 }
 
 }  // namespace stella::testing
