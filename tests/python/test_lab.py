@@ -169,6 +169,26 @@ def test_a_member_can_be_stopped_and_goes_on(lab: Lab) -> None:
         assert sh.wait(5) == 0
 
 
+def test_a_member_that_was_stopped_and_continued_at_once_goes_on(lab: Lab) -> None:
+    with lab.popen("c0m0", ["sh", "-c", "echo up; read line; exit 7"], stdin=-1, stdout=-1) as sh:
+        assert sh.stdout.readline() == b"up\n"
+        for _ in range(20):
+            sh.send_signal(signal.SIGSTOP)
+            sh.send_signal(signal.SIGCONT)
+        sh.stdin.write(b"\n")
+        sh.stdin.close()
+        assert sh.wait(5) == 7
+
+
+def test_a_lab_ends_at_once_with_a_member_that_is_stopped() -> None:
+    with Lab(clusters=1, members=1) as lab:
+        frozen = lab.popen("c0m0", ["sleep", "60"])
+        frozen.send_signal(signal.SIGSTOP)
+        since = time.monotonic()
+    assert time.monotonic() - since < 5
+    assert frozen.wait(5) == -signal.SIGKILL
+
+
 def test_a_run_out_of_time_reports_124(lab: Lab) -> None:
     assert lab.run(["sleep", "60"], timeout=0.2) == 124
 

@@ -6,6 +6,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -50,6 +51,7 @@ class Lab:
         )
         self._user_namespace = os.geteuid() != 0 if user_namespace is None else user_namespace
         self._sandbox: Sandbox | None = None
+        self._processes: weakref.WeakSet[MemberProcess] = weakref.WeakSet()
         self.members: dict[str, Member] = {m.name: m for m in self._topology.members()}
 
     def __enter__(self) -> Lab:
@@ -64,6 +66,8 @@ class Lab:
         return self
 
     def __exit__(self, *_: object) -> None:
+        for process in list(self._processes):
+            process.kill()  # also one that is stopped, which would outlast the lab outside of it
         self._sandbox.close()
         self._sandbox = None
 
@@ -97,11 +101,13 @@ class Lab:
         member's own and `env`, in its working directory; `options` are `subprocess.Popen`'s."""
         inside = ["ip", "netns", "exec", member, *command]
         options = {"stdin": subprocess.DEVNULL, "start_new_session": True, **options}
-        return MemberProcess(
+        process = MemberProcess(
             self._sandbox.command(inside, session=True),
             env={**os.environ, **self.environment(member), **(env or {})},
             **options,
         )
+        self._processes.add(process)
+        return process
 
     def run(
         self,

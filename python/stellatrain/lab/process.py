@@ -6,18 +6,22 @@ import contextlib
 import os
 import signal
 import subprocess
+import time
 from pathlib import Path
 
 # What is stopped takes none of these but SIGKILL until it goes on; nsenter stops with its command, and would
 # not see it end.
 _ENDING = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
+_SETTLED = 5.0  # seconds until nsenter has stopped, or goes on: far more than it takes
+
 
 class MemberProcess(subprocess.Popen):
     """A `subprocess.Popen` of nsenter whose signals reach the whole process group of the command.
 
     nsenter waits outside for the command inside and ends as it ends (by the same signal, with the
-    same status), so `wait`, `poll` and `returncode` are the command's.
+    same status), so `wait`, `poll` and `returncode` are the command's. It stops when the command
+    stops, and when it goes on it makes the command go on: SIGSTOP and SIGCONT return when it has.
     """
 
     def send_signal(self, sig: int) -> None:
@@ -26,12 +30,29 @@ class MemberProcess(subprocess.Popen):
         leader = self._leader()
         if leader is None:
             super().send_signal(sig)  # nsenter hasn't forked yet
-            return
-        _signal_group(leader, sig)
-        if sig in _ENDING:
-            _signal_group(leader, signal.SIGCONT)
+        else:
+            _signal_group(leader, sig)
+            if sig in _ENDING:
+                _signal_group(leader, signal.SIGCONT)
         if sig in (*_ENDING, signal.SIGCONT):
             super().send_signal(signal.SIGCONT)
+        if sig == signal.SIGSTOP:
+            self._settle("T")
+        elif sig == signal.SIGCONT:
+            self._settle("S")  # it waits for the command again
+
+    def _settle(self, state: str) -> None:
+        """Returns when nsenter is in that state, or has ended."""
+        deadline = time.monotonic() + _SETTLED
+        while self._state() not in (state, "Z", "X") and time.monotonic() < deadline:
+            time.sleep(0.001)
+
+    def _state(self) -> str:
+        """As /proc has it: "T" is stopped, "S" waits, "Z" and "X" have ended."""
+        try:
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2][0]
+        except (FileNotFoundError, ProcessLookupError):
+            return "X"
 
     def _leader(self) -> int | None:
         try:
