@@ -8,6 +8,7 @@ import json
 import re
 import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,20 +85,28 @@ def begun(run: Run, iteration: int) -> Latest:
     optimizer = run.optimizer
     unique = uuid.uuid4().hex[-_DIGITS:]
     own: list[dict[str, Any]] = []
-    together(run, "save", lambda: own.extend(_numbers(group) for group in optimizer.param_groups))
+
+    def collect() -> None:
+        for i, group in enumerate(optimizer.param_groups):
+            with _naming_group(i):
+                own.append(_numbers(group))
+
+    together(run, "save", collect)
     mine = [time.time_ns(), unique, own]
     saved, unique, groups = exchanged(run.session, "checkpoint name", mine, check)[0]
 
     def compare() -> None:
         for i, (group, numbers) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
-            here = group_settings(optimizer.kind, group)
-            here.validate()  # or load() would refuse them
+            with _naming_group(i):
+                here = group_settings(optimizer.kind, group)
+                here.validate()  # or load() would refuse them
             try:
                 there = group_settings(optimizer.kind, numbers)
             except KeyError as key:
                 raise error(
                     "invalid_argument",
-                    f"param_groups[{i}][{key}] of {run.describe(0)} is nothing that a checkpoint can hold",
+                    f"param_groups[{i}][{key}] of {run.describe(0)} is nothing that a checkpoint can hold; "
+                    "make it a number",
                 ) from None
             if difference := here.first_difference(there):
                 raise error(
@@ -209,6 +218,17 @@ def _parsed(content: str, path: str) -> Latest:
     if not all(isinstance(group, dict) and "params" not in group for group in groups):
         raise error("io", f"{path} is damaged: 'param_groups' holds something else than settings")
     return Latest(**latest)
+
+
+@contextlib.contextmanager
+def _naming_group(i: int) -> Iterator[None]:
+    """Puts the param_group before the sentence of what is wrong with it."""
+    try:
+        yield
+    except Error as failure:
+        raise error(failure.code, f"param_groups[{i}]: {failure}") from None
+    except (TypeError, ValueError) as failure:
+        raise error("invalid_argument", f"param_groups[{i}]: {failure}") from None
 
 
 def _numbers(group: dict[str, Any]) -> dict[str, Any]:

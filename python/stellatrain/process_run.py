@@ -82,6 +82,7 @@ def _close_at_exit() -> None:
     failure = getattr(sys, "last_value", None)  # what ended the script, if something did
     if failure is None and _run._ends_unfinished():
         log.warning(
-            "the script ended without stellatrain.finish(): updates under way are lost, so members may differ"
+            "the script ended without stellatrain.finish(), which applies the last updates and averages "
+            "buffers: members may differ; call it at the end of the script"
         )
     _run.close("its script ended without finish()" if failure is None else sentence_of(failure))

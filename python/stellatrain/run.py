@@ -124,11 +124,15 @@ class Run:
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
             if tensor not in trained and tensor.numel() > 0:
                 buffers.broadcast(self.session, name, tensor)
-        self.model = model
-        self.optimizer = DistributedOptimizer(optimizer, engine, bridges)
-        if any(self.session.all_gather("optimizer state", b"there" if optimizer.state else b"")):
-            share_state(self.session, engine)
-        return model, self.optimizer
+        distributed = DistributedOptimizer(optimizer, engine, bridges)
+        try:
+            if any(self.session.all_gather("optimizer state", b"there" if optimizer.state else b"")):
+                share_state(self.session, engine)
+        except BaseException as failure:
+            distributed.close(f"distribute() failed: {sentence_of(failure)}")
+            raise
+        self.model, self.optimizer = model, distributed
+        return model, distributed
 
     def save(self, directory: str | Path, extra: dict[str, Any] | None = None) -> None:
         """Writes a checkpoint that load() resumes exactly. Collective. See stellatrain.checkpoint."""

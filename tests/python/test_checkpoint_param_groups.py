@@ -69,10 +69,10 @@ def test_members_whose_settings_differ_by_rounding_or_by_what_the_engine_does_no
 @pytest.mark.parametrize(
     ("lr", "needed"),
     [
-        (-1e-9, "lr is -1e-09"),
-        (float("nan"), "lr is nan"),
-        (float("inf"), "lr is inf"),
-        ("0.1", "'lr' is '0.1', which is no number"),
+        (-1e-9, "param_groups[0]: lr is -1e-09"),
+        (float("nan"), "param_groups[0]: lr is nan"),
+        (float("inf"), "param_groups[0]: lr is inf"),
+        ("0.1", "param_groups[0]: 'lr' is '0.1', which is no number"),
         (decimal.Decimal("0.1"), "param_groups[0]['lr'] of member 0 ("),
     ],
     ids=str,
@@ -91,6 +91,22 @@ def test_settings_that_could_not_be_loaded_are_not_saved(tmp_path: Path, lr: obj
     assert failure.code == "invalid_argument"
     assert needed in str(failure)
     assert loaded_from([tmp_path]) == [(2, digest)]
+
+
+@pytest.mark.parametrize("betas", [None, 0.9, ("a", "b"), [0.9, None]], ids=repr)
+def test_settings_that_are_no_numbers_on_one_member_are_named_on_all(tmp_path: Path, betas: object) -> None:
+    def member(run: Run) -> None:
+        optimizer, _ = started(run, nets[run.rank])
+        if run.rank == 1:
+            optimizer.param_groups[0]["betas"] = betas
+        run.save(tmp_path)
+
+    nets = [normed(), normed()]
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert "save: member 1 (" in str(failure)
+        assert "could not do its part: param_groups[0]: " in str(failure)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("lr", [numpy.float32(0.25), torch.tensor(0.25), True], ids=repr)

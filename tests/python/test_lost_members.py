@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -245,22 +246,71 @@ def test_control_c_ends_a_member_that_waits_for_torchs_store(there: bool) -> Non
     del store
 
 
+TOLD = ("ended without stellatrain.finish()", "ended without finish()")
+
+
 def test_a_script_that_forgets_finish_is_told() -> None:
     """Where all members forget it, nobody else would say so."""
-    script = SCRIPT.format(inside="")
-    untrained = script.replace("range(3)", "range(0)")
     for body, told in (
-        (script, False),
-        (script.replace("stella.finish()\n", ""), True),
-        (untrained.replace("stella.finish()\n", ""), False),
+        (SCRIPT.format(inside=""), False),
+        (SCRIPT.format(inside="").replace("stella.finish()\n", ""), True),
     ):
         port = str(free_port())
         common = {"WORLD_SIZE": "2", "STELLA_COORDINATOR": f"127.0.0.1:{port}"}
         members = [start(body, **common, RANK="0", STELLA_PORT=port), start(body, **common, RANK="1")]
         # One that is still at its last step is told by the other one's end.
-        sentences = ("ended without stellatrain.finish()", "ended without finish()")
-        heard = [any(sentence in output for sentence in sentences) for output in outputs(members)]
+        heard = [any(sentence in output for sentence in TOLD) for output in outputs(members)]
         assert heard == [told] * 2
+
+
+SAVES_OR_LOADS = """
+import torch
+import stellatrain as stella
+
+stella.init()
+net = torch.nn.Linear(4, 2)
+net, optimizer = stella.distribute(net, torch.optim.SGD(net.parameters(), lr=0.1))
+if {saves}:
+    net(torch.ones(3, 4)).sum().backward()
+    optimizer.step()
+    stella.save({directory!r})
+    stella.finish()
+else:
+    stella.load({directory!r})
+    print("loaded", optimizer.iteration)
+"""
+
+
+def test_a_script_that_only_looks_at_a_checkpoint_need_not_finish(tmp_path: Path) -> None:
+    for saves in (True, False):
+        script = SAVES_OR_LOADS.format(directory=str(tmp_path), saves=saves)
+        port = str(free_port())
+        common = {"WORLD_SIZE": "2", "STELLA_COORDINATOR": f"127.0.0.1:{port}"}
+        members = [start(script, **common, RANK="0", STELLA_PORT=port), start(script, **common, RANK="1")]
+        heard = outputs(members)
+    assert ["loaded 1" in output for output in heard] == [True, True]
+    assert "ended without stellatrain.finish()" not in "".join(heard)
+
+
+def test_one_member_alone_need_not_finish() -> None:
+    script = SCRIPT.format(inside="").replace("stella.finish()\n", "")
+    (output,) = outputs([start(script, WORLD_SIZE="1", RANK="0")])
+    assert "weights" in output
+    assert not any(sentence in output for sentence in TOLD)
+
+
+def test_a_script_whose_finish_failed_is_not_told_to_call_it() -> None:
+    port = str(free_port())
+    common = {"WORLD_SIZE": "2", "STELLA_COORDINATOR": f"127.0.0.1:{port}"}
+    script = SCRIPT.format(inside="")
+    leaves = script.replace("stella.finish()\n", "os._exit(3)\n")
+    catches = script.replace(
+        "stella.finish()\n", "try: stella.finish()\nexcept stella.Error as error: print('caught', error)\n"
+    )
+    members = [start(catches, **common, RANK="0", STELLA_PORT=port), start(leaves, **common, RANK="1")]
+    output, _ = outputs(members)
+    assert "caught" in output
+    assert "ended without stellatrain.finish()" not in output
 
 
 def test_control_c_to_all_at_once_shows_each_where_it_was() -> None:

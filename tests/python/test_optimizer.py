@@ -303,18 +303,42 @@ def test_the_optimizer_that_was_given_steps_again_where_distribute_failed_or_the
         given.state[net[0].weight] = {"exp_avg": torch.zeros(3)}
         run.distribute(net, given)
 
-    def goes(run: Run) -> None:
-        run.distribute(net, given)
-        with pytest.raises(Error, match="use the one that it returned"):
-            given.step()
-
     (failure,) = outcomes_of_members(1, fails)
     assert isinstance(failure, Error)
     given.state.clear()
     given.step()
-    run_members(1, goes)
+    run = Run(Membership())
+    run.distribute(net, given)
+    with pytest.raises(Error, match="use the one that it returned"):
+        given.step()
+    del run
     gc.collect()
     given.step()
+
+
+def test_the_optimizer_that_was_given_steps_again_where_the_end_of_distribute_failed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where the other members leave then: nothing was returned that could be used in its place."""
+
+    def fails(session: object, engine: object) -> None:
+        raise Error("the others are gone")
+
+    monkeypatch.setattr("stellatrain.run.share_state", fails)
+    net = mlp()
+    given = adamw(net)
+    plain_loop(net, given, vectors(1, 4))
+    loss_of(net, vectors(1, 4)[0]).backward()
+
+    def member(run: Run) -> None:
+        with pytest.raises(Error, match="the others are gone"):
+            run.distribute(net, given)
+        before = flat(net)
+        given.step()
+        assert not torch.equal(before, flat(net))
+        assert run.optimizer is None
+
+    run_members(1, member)
 
 
 def test_one_member_alone_trains_as_torch_does_unless_it_is_told_otherwise() -> None:
