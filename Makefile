@@ -43,7 +43,7 @@ format: setup  ## Formats everything
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-bench: setup  ## Kernels against plain loops
+bench: setup  ## Kernels against plain loops (takes 2 GB of memory)
 	@cmake --preset release > /dev/null && cmake --build --preset release -j $(BUILD_JOBS) -- --quiet
 	build/release/bench/kernels/kernels_bench
 
