@@ -1,4 +1,5 @@
 // Bytes from a peer: whatever decode_blocks makes of them is well formed, or refused with Error(protocol).
+#include <bit>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
@@ -25,10 +26,12 @@ void decode(std::span<const std::byte> body, std::size_t total_blocks, std::size
       require(k == 0 || gradient.blocks[k - 1] < gradient.blocks[k]);
     }
     for (const float value : gradient.values.span()) require(std::isfinite(value));
-    for (std::size_t k = 0; block == stella::kBlock && k < gradient.blocks.size(); ++k) {
+    for (std::size_t i = 0; i < gradient.values.size(); ++i) {
+      const std::size_t at =
+          std::size_t{gradient.blocks[i / stella::kBlock]} * stella::kBlock + i % stella::kBlock;
       for (const stella::ShortBlock& one : kShort) {
-        if (one.block != gradient.blocks[k]) continue;
-        for (std::size_t i = one.numel; i < block; ++i) require(gradient.values[k * block + i] == 0);
+        const bool padding = at >= one.block * block + one.numel && at < (one.block + 1) * block;
+        if (padding) require(std::bit_cast<std::uint32_t>(gradient.values[i]) == 0);
       }
     }
   } catch (const stella::Error& error) {
@@ -51,8 +54,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
 std::vector<stella::Bytes> stella::fuzz::examples() {
   std::vector<Bytes> bodies;
-  std::vector<BlockId> every_third;
+  std::vector<BlockId> every_third, every_one;
   for (BlockId id = 0; id < 300; id += 3) every_third.push_back(id);
+  for (BlockId id = 0; id < 300; ++id) every_one.push_back(id);
   const auto add = [&](const std::vector<BlockId>& blocks, std::size_t total, ValueCoding values,
                        std::size_t block) {
     std::vector<float> residual(total * block, 0.5f);
@@ -66,8 +70,10 @@ std::vector<stella::Bytes> stella::fuzz::examples() {
       add({1, 3}, 300, values, block);
       add({0, 17, 18, 299}, 300, values, block);
       add(every_third, 300, values, block);
+      add(every_one, 300, values, block);
     }
     add({}, 0, values, 16);
+    add({3}, 4, values, 16);
     add({1, 3}, 4, values, 16);
     add({0, 1, 2, 3}, 4, values, 16);
   }

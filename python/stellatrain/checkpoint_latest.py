@@ -227,8 +227,10 @@ def _naming_group(i: int) -> Iterator[None]:
         yield
     except Error as failure:
         raise error(failure.code, f"param_groups[{i}]: {failure}") from None
-    except (TypeError, ValueError) as failure:
-        raise error("invalid_argument", f"param_groups[{i}]: {failure}") from None
+    except KeyError as key:
+        raise error("invalid_argument", f"param_groups[{i}] has no {key}") from key
+    except Exception as failure:  # whatever a value raises that is made a number
+        raise error("invalid_argument", f"param_groups[{i}]: {failure}") from failure
 
 
 def _numbers(group: dict[str, Any]) -> dict[str, Any]:

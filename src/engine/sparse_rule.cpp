@@ -36,6 +36,14 @@ std::string where(Iteration t, BucketId bucket) {
   return "iteration " + std::to_string(t) + ", bucket " + std::to_string(bucket);
 }
 
+// Adam with eps = 0 divides 0 by 0 there.
+void clear_padding(SparseBucket& bucket) {
+  for (const ShortBlock& one : bucket.short_blocks) {
+    float* values = bucket.weights.data() + std::size_t{one.block} * kBlock;
+    std::fill(values + one.numel, values + kBlock, 0.0f);
+  }
+}
+
 // The others' kinds are compared with the first one's.
 void check_kind(const SparseBucket& bucket, OptimizerKind kind) {
   if (bucket.optimizer->takes(kind)) return;
@@ -219,6 +227,7 @@ void SparseRule::apply(BucketId id, Update update) {
   if (!update.gradient.blocks.empty()) {  // nobody contributed: not even settings to step by
     digest -= hash_blocks(update.gradient.blocks, bucket.weights);
     bucket.optimizer->step(update.gradient, update.settings, bucket.weights);
+    clear_padding(bucket);
     digest += hash_blocks(update.gradient.blocks, bucket.weights);
   }
   bucket.digests.add({update.iteration, digest});

@@ -71,7 +71,6 @@ TEST(BlockSelector, OneThatResumesChoosesTheSameBlocks) {
   Random random(seed());
   BlockSelector selector(seed());
   std::vector<BlockId> chosen, again;
-  std::size_t ties = 0;
   for (int call = 0; call < 3000; ++call) {
     std::vector<float> scores(1 + random() % 40);
     for (float& score : scores) score = static_cast<float>(random() % (call % 7 == 0 ? 2 : 6));
@@ -82,9 +81,7 @@ TEST(BlockSelector, OneThatResumesChoosesTheSameBlocks) {
     resumed.select(scores, budget, again);
     ASSERT_EQ(chosen, again) << "call " << call;
     ASSERT_EQ(selector.state(), resumed.state()) << "call " << call;
-    ties += chosen.size() == budget;
   }
-  EXPECT_GT(ties, 1000u);
 }
 
 TEST(BlockSelector, OnDriftingGradientsTheThresholdIsSeldomTooHigh) {

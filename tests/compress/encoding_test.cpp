@@ -316,7 +316,8 @@ TEST(Encoding, PaddingStaysZeroOnBothSides) {
           EXPECT_EQ(residual[at], before[at] - received.values[i]);
         }
         for (const ShortBlock& one : short_blocks) {
-          for (std::size_t i = one.numel; i < size; ++i) EXPECT_EQ(residual[one.block * size + i], 0);
+          for (std::size_t i = one.numel; i < size; ++i)
+            EXPECT_EQ(std::bit_cast<std::uint32_t>(residual[one.block * size + i]), 0u);
         }
       }
     }

@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -135,7 +136,8 @@ void expect_no_padding(RuleMember& member) {
   for (const StateArray& array : member.rule->state()) {
     if (array.name == "steps") continue;
     const auto* values = static_cast<const float*>(array.data);
-    for (std::size_t i = array.numel; i % kBlock != 0; ++i) ASSERT_EQ(values[i], 0) << array.name;
+    for (std::size_t i = array.numel; i % kBlock != 0; ++i)
+      ASSERT_EQ(std::bit_cast<std::uint32_t>(values[i]), 0u) << array.name;
   }
 }
 
@@ -174,6 +176,32 @@ TEST(SparseRule, WhatWasProducedIsAppliedOrStillHeld) {
                  ", " + wire);
     expect_conserved(random, options_of(density, wire, selector));
     if (HasFailure()) return;
+  }
+}
+
+TEST(SparseRule, NothingGathersInThePaddingWhateverTheOptimizer) {
+  GroupSettings momentum = plain_sgd(0.1);
+  momentum.momentum = 0.9;
+  momentum.maximize = true;
+  GroupSettings adam;
+  adam.kind = OptimizerKind::adamw;
+  adam.weight_decay = 0.1;
+  adam.eps = 0;
+  adam.amsgrad = true;
+  Random random(seed());
+  for (const GroupSettings& settings : {momentum, adam}) {
+    for (const double density : {0.3, 1.0}) {
+      for (const std::string wire : {"fp32", "int1"}) {
+        RuleMember member(0, {5, 100, 1, 700}, {settings}, options_of(density, wire));
+        for (Iteration t = 1; t <= 5; ++t) {
+          member.model.fill_gradients(random);
+          std::vector<std::vector<PayloadPtr>> all;
+          for (auto& payload : member.contribute(t)) all.push_back({payload});
+          member.apply(t, all);
+        }
+        expect_no_padding(member);
+      }
+    }
   }
 }
 

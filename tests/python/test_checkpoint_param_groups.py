@@ -93,19 +93,33 @@ def test_settings_that_could_not_be_loaded_are_not_saved(tmp_path: Path, lr: obj
     assert loaded_from([tmp_path]) == [(2, digest)]
 
 
-@pytest.mark.parametrize("betas", [None, 0.9, ("a", "b"), [0.9, None]], ids=repr)
-def test_settings_that_are_no_numbers_on_one_member_are_named_on_all(tmp_path: Path, betas: object) -> None:
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("betas", betas) for betas in (None, 0.9, ("a", "b"), [0.9, None])),
+        ("lr", 10**400),
+        ("maximize", torch.zeros(2)),
+        ("amsgrad", None),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_settings_that_are_no_numbers_on_one_member_are_named_on_all(
+    tmp_path: Path, key: str, value: object
+) -> None:
     def member(run: Run) -> None:
         optimizer, _ = started(run, nets[run.rank])
         if run.rank == 1:
-            optimizer.param_groups[0]["betas"] = betas
+            optimizer.param_groups[0][key] = value
+            if value is None and key != "betas":
+                del optimizer.param_groups[0][key]
         run.save(tmp_path)
 
     nets = [normed(), normed()]
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
         assert "save: member 1 (" in str(failure)
-        assert "could not do its part: param_groups[0]: " in str(failure)
+        assert failure.code == "invalid_argument"
+        assert "could not do its part: param_groups[0]" in str(failure)
     assert list(tmp_path.iterdir()) == []
 
 

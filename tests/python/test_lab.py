@@ -180,13 +180,17 @@ def test_a_member_that_was_stopped_and_continued_at_once_goes_on(lab: Lab) -> No
         assert sh.wait(5) == 7
 
 
-def test_a_lab_ends_at_once_with_a_member_that_is_stopped() -> None:
-    with Lab(clusters=1, members=1) as lab:
-        frozen = lab.popen("c0m0", ["sleep", "60"])
+@pytest.mark.parametrize("up", [True, False], ids=["when it is up", "while it starts"])
+def test_a_lab_ends_at_once_with_a_member_that_is_stopped(lab: Lab, up: bool) -> None:
+    with Lab(clusters=1, members=1) as own:
+        frozen = own.popen("c0m0", ["sh", "-c", "echo up; exec sleep 60"], stdout=-1)
+        if up:
+            assert frozen.stdout.readline() == b"up\n"
         frozen.send_signal(signal.SIGSTOP)
         since = time.monotonic()
     assert time.monotonic() - since < 5
     assert frozen.wait(5) == -signal.SIGKILL
+    frozen.stdout.close()
 
 
 def test_a_run_out_of_time_reports_124(lab: Lab) -> None:

@@ -281,7 +281,7 @@ else:
 """
 
 
-def test_a_script_that_only_looks_at_a_checkpoint_need_not_finish(tmp_path: Path) -> None:
+def test_two_scripts_that_only_look_at_a_checkpoint_need_not_finish(tmp_path: Path) -> None:
     for saves in (True, False):
         script = SAVES_OR_LOADS.format(directory=str(tmp_path), saves=saves)
         port = str(free_port())
@@ -303,7 +303,7 @@ def test_a_script_whose_finish_failed_is_not_told_to_call_it() -> None:
     port = str(free_port())
     common = {"WORLD_SIZE": "2", "STELLA_COORDINATOR": f"127.0.0.1:{port}"}
     script = SCRIPT.format(inside="")
-    leaves = script.replace("stella.finish()\n", "os._exit(3)\n")
+    leaves = script.replace("stella.finish()\n", "time.sleep(2); os._exit(3)\n")
     catches = script.replace(
         "stella.finish()\n", "try: stella.finish()\nexcept stella.Error as error: print('caught', error)\n"
     )

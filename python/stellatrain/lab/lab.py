@@ -66,10 +66,12 @@ class Lab:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in list(self._processes):
-            process.kill()  # also one that is stopped, which would outlast the lab outside of it
-        self._sandbox.close()
-        self._sandbox = None
+        try:
+            for process in list(self._processes):
+                process.kill()  # also one that is stopped, which would outlast the lab outside of it
+        finally:
+            self._sandbox.close()
+            self._sandbox = None
 
     def environment(self, member: str) -> dict[str, str]:
         """Returns the variables by which the member `member` finds its place and the others."""

@@ -38,13 +38,18 @@ class MemberProcess(subprocess.Popen):
             super().send_signal(signal.SIGCONT)
         if sig == signal.SIGSTOP:
             self._settle("T")
+            forked = self._leader()  # while it stopped
+            if leader is None and forked is not None:
+                _signal_group(forked, sig)
         elif sig == signal.SIGCONT:
             self._settle("S")  # it waits for the command again
 
     def _settle(self, state: str) -> None:
         """Returns when nsenter is in that state, or has ended."""
         deadline = time.monotonic() + _SETTLED
-        while self._state() not in (state, "Z", "X") and time.monotonic() < deadline:
+        while (now := self._state()) not in (state, "Z", "X") and time.monotonic() < deadline:
+            if now == "T":  # it followed a stop of the command's own only now
+                super().send_signal(signal.SIGCONT)
             time.sleep(0.001)
 
     def _state(self) -> str:
