@@ -37,6 +37,7 @@ _HOMES = {
             "world_size",
             "save",
             "load",
+            "mean",
             "finish",
             "default_run",
         )
@@ -66,6 +67,9 @@ if TYPE_CHECKING:
     )
     from stellatrain.process_run import (
         load as load,
+    )
+    from stellatrain.process_run import (
+        mean as mean,
     )
     from stellatrain.process_run import (
         rank as rank,

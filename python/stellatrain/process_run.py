@@ -70,6 +70,11 @@ def load(directory: str | Path, missing_ok: bool = False) -> dict[str, Any] | No
     return default_run().load(directory, missing_ok)
 
 
+def mean(value: float, samples: float = 1) -> float:
+    """See Run.mean."""
+    return default_run().mean(value, samples)
+
+
 def finish() -> None:
     """See Run.finish."""
     default_run().finish()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from stellatrain import _core, buffers, checkpoint, forks, rendezvous
+from stellatrain.averaging import mean
 from stellatrain.bridge import ParameterBridge
 from stellatrain.environment import Membership, membership, tuned, warn_of_misspelt_variables
 from stellatrain.errors import error
@@ -101,8 +102,7 @@ class Run:
                 "invalid_argument",
                 "this run trains a model already; a second model needs a Run of its own (stellatrain.Run)",
             )
-        if tuned("rule", str, rule) != "sparse":
-            raise error("invalid_argument", f"rule is '{tuned('rule', str, rule)}'; supported is 'sparse'")
+        tuned("rule", str, rule)
         options = _core.EngineOptions()
         alone = self.world_size == 1
         options.density = tuned("density", float, (1.0 if alone else 0.01) if density is None else density)
@@ -165,6 +165,16 @@ class Run:
     def _living_loaders(self) -> list[Any]:
         self._loaders = [known for known in self._loaders if known() is not None]
         return [loader for known in self._loaders if (loader := known()) is not None]
+
+    def mean(self, value: float, samples: float = 1) -> float:
+        """The mean of every member's `value`, the same number on all of them. Collective.
+
+        For what is to be decided alike everywhere from what each member saw: a validation loss for
+        ReduceLROnPlateau, "is this the best model so far?", early stopping.
+
+        samples: how many samples this member's mean is of; 0 counts for nothing.
+        """
+        return mean(self.session, float(value), float(samples))
 
     def finish(self) -> None:
         """Applies the last updates; all members end with equal weights and buffers. Collective, once.

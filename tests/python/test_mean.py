@@ -1,0 +1,76 @@
+"""stellatrain.mean(): decisions that every member takes alike."""
+
+from __future__ import annotations
+
+import math
+import struct
+
+import pytest
+import torch
+from conftest import outcomes_of_members, run_members
+from training import SPARSE, flat, loss_of, mlp, sgd, vectors
+
+from stellatrain import Error
+from stellatrain.run import Run
+
+
+def test_it_is_the_mean_over_samples_and_the_same_number_everywhere() -> None:
+    values, samples = [0.1, 0.7, 5.0], [3, 1, 0]
+    means = run_members(3, lambda run: run.mean(values[run.rank], samples[run.rank]))
+    assert means == [(0.1 * 3 + 0.7) / 4] * 3
+    assert run_members(3, lambda run: run.mean(torch.tensor(float(run.rank)))) == [1.0] * 3
+    assert run_members(1, lambda run: run.mean(7)) == [7.0]
+
+
+def test_a_value_that_is_no_number_shows_on_all_unless_it_counts_for_nothing() -> None:
+    assert all(map(math.isnan, run_members(2, lambda run: run.mean(math.nan if run.rank else 1))))
+    assert run_members(2, lambda run: run.mean(*((math.nan, 0) if run.rank else (3, 2)))) == [3.0] * 2
+
+
+@pytest.mark.parametrize("samples", [-1, math.nan, math.inf])
+def test_samples_that_make_no_sense_are_named(samples: float) -> None:
+    (failure,) = outcomes_of_members(1, lambda run: run.mean(1, samples))
+    assert isinstance(failure, Error)
+    assert failure.code == "invalid_argument"
+    assert f"samples is {float(samples)}" in str(failure)
+
+
+def test_a_mean_of_nothing_is_an_error_on_all() -> None:
+    for failure in outcomes_of_members(2, lambda run: run.mean(1, 0)):
+        assert isinstance(failure, Error)
+        assert "all members passed samples=0" in str(failure)
+
+
+def test_what_no_member_sends_is_an_error_that_names_the_sender() -> None:
+    def member(run: Run) -> float | None:
+        if run.rank == 1:
+            run.session.all_gather("mean", struct.pack("<d", 1))
+            return None
+        return run.mean(1)
+
+    failure, _ = outcomes_of_members(2, member)
+    assert isinstance(failure, Error)
+    assert failure.code == "protocol"
+    assert "member 1 (" in str(failure)
+
+
+def test_a_scheduler_that_follows_it_steps_alike_with_exchanges_under_way() -> None:
+    """Each member validates on its own share, and one alone would lower its learning rate first."""
+
+    def member(run: Run) -> tuple:
+        net = nets[run.rank]
+        _, optimizer = run.distribute(net, sgd(net), **SPARSE)
+        scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
+        for step, batch in enumerate(vectors(12, 4)):
+            optimizer.zero_grad()
+            loss_of(net, batch).backward()
+            optimizer.step()
+            scheduler.step(run.mean(step % 3 if run.rank else 1 / (1 + step)))
+        rate = optimizer.param_groups[0]["lr"]
+        run.finish()
+        return rate, flat(net).tolist()
+
+    nets = [mlp(), mlp()]
+    first, second = run_members(2, member)
+    assert first == second
+    assert first[0] < 0.05
