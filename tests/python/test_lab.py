@@ -304,6 +304,22 @@ def test_an_interrupted_lab_leaves_nothing_behind_and_tells_what_the_links_carri
     assert [line[:9].strip() for line in said[1:]] == ["link", *MEMBERS, "c0 uplink", "c1 uplink"]
 
 
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+def test_members_of_an_interrupted_lab_may_end_in_order_and_are_heard(lab: Lab, sig: signal.Signals) -> None:
+    script = "trap 'echo saved; exit' TERM; echo up; while true; do sleep 0.1; done"
+    command = [sys.executable, "-m", "stellatrain", "lab", "--members", "1", "--", "sh", "-c", script]
+    process = subprocess.Popen(
+        ["env", "--default-signal=INT", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert {process.stdout.readline() for _ in range(2)} == {"[c0m0] up\n", "[c1m0] up\n"}
+    process.send_signal(sig)
+    assert {"[c0m0] saved", "[c1m0] saved"} <= set(process.communicate(timeout=15)[0].splitlines())
+    assert process.returncode == 128 + sig
+
+
 def test_a_killed_lab_leaves_nothing_behind(beacon: Beacon) -> None:
     process = beacon.start()
     process.kill()

@@ -6,7 +6,6 @@ import logging
 import os
 import selectors
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Mapping
 
@@ -57,7 +56,7 @@ class Run:
                 self._turn()
             self._drain()
         except BaseException:
-            self._stop()
+            self._stop()  # with what they print while they end
             raise
         finally:
             for key in list(self._selector.get_map().values()):
@@ -115,17 +114,18 @@ class Run:
     def _stop(self) -> None:
         """Ends what still runs, as deadlines would, whatever state the run is in."""
         self._failed = True
-        while self._signals and self._running:
-            self._escalate()
-            for name, process in list(self._running.items()):
-                self._wait_until_end(name, process)
+        self._end = time.monotonic() if self._signals else None
+        while self._running:
+            self._unless_it_fails(self._turn)
+        self._unless_it_fails(self._drain)
 
-    def _wait_until_end(self, name: str, process: MemberProcess) -> None:
+    def _unless_it_fails(self, go_on: Callable[[], None]) -> None:
+        """The first failure is on its way already. One more, as a second Ctrl-C, leaves no time to end."""
         try:
-            process.wait(None if self._end is None else max(0.0, self._end - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            return
-        del self._running[name]
+            go_on()
+        except BaseException:
+            self._output = lambda member, line: None
+            self._end = time.monotonic() if self._signals else None
 
     def _drain(self) -> None:
         end = time.monotonic() + _DRAIN_SECONDS
