@@ -37,8 +37,17 @@ class Membership:
 
 
 _KINDS = {str: "text", int: "a whole number", float: "a number"}
-# What each number may be. NaN is never it.
+
+
+def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
+    return lambda value: value in names, ", ".join(names[:-1]) + " or " * (len(names) > 1) + names[-1]
+
+
+# What each value may be. NaN is never it.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "rule": _one_of("sparse"),
+    "wire": _one_of("fp32", "bf16", "int8", "int4", "int2", "int1"),
+    "selector": _one_of("blocks", "threshold", "random"),
     "world_size": (lambda value: value <= 65_536, "at most 65536"),
     "join_timeout": (lambda value: 0.001 <= value <= 1e8, "at least 0.001 and at most 1e8"),
     "peer_timeout": (lambda value: 0.01 <= value <= 1e8, "at least 0.01 and at most 1e8"),
@@ -120,6 +129,12 @@ def membership(env: Mapping[str, str] = os.environ) -> Membership:
     }
     values |= {name: env[variable] for name, variable in texts.items() if env.get(variable)}
     found = Membership(**values)
+    if found.world_size > 1 and "rank" not in values:
+        raise error(
+            "configuration",
+            f"this run has {found.world_size} members, but RANK is not set; give each member its own, from 0 "
+            f"to {found.world_size - 1} (torchrun does), or set STELLA_RANK",
+        )
     if not 0 <= found.rank < found.world_size:
         raise error(
             "configuration",
@@ -164,5 +179,6 @@ def tuned(name: str, kind: type, argument: Any, env: Mapping[str, str] = os.envi
     if not text:
         if not isinstance(argument, {str: str, int: Integral, float: Real}[kind]):
             raise error("invalid_argument", f"{name} is {argument!r}; it must be {_KINDS[kind]}")
-        return _checked(name, argument, "invalid_argument", f"{name} is {argument}")
+        shown = repr(argument) if kind is str else argument
+        return _checked(name, argument, "invalid_argument", f"{name} is {shown}")
     return _checked(name, _number(kind, variable, text), "configuration", f"{variable} is '{text}'")

@@ -196,11 +196,12 @@ Update SparseRule::merge(BucketId id, std::span<const PayloadPtr> payloads) {
       first = rank;
       update.settings = header.settings;  // everywhere, whatever the rounding of the others'
     } else if (const auto difference = first_difference(update.settings, header.settings)) {
-      throw Error(ErrorCode::mismatch, "at " + where(header.iteration, id) + " param group " +
-                                           std::to_string(bucket.layout.group) + " differs between " +
-                                           describe_(first) + " (here) and " + describe_(rank) +
-                                           " (there): " + *difference +
-                                           "; schedulers must step alike on all members");
+      throw Error(ErrorCode::mismatch,
+                  "at iteration " + std::to_string(header.iteration) + ", param group " +
+                      std::to_string(bucket.layout.group) + ": " + *difference + ", where here is " +
+                      describe_(first) + " and there is " + describe_(rank) +
+                      "; every member must set the same. A scheduler that looks at a loss needs the same "
+                      "one everywhere: stellatrain.mean(loss)");
     }
     naming(rank, header, [&] {
       contributions.push_back(

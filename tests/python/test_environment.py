@@ -147,6 +147,14 @@ def test_a_variable_wins_over_the_scripts_argument() -> None:
         tuned("staleness", int, 1, {"STELLA_STALENESS": "none"})
 
 
+def test_members_without_a_rank_are_told_so_rather_than_all_be_member_0() -> None:
+    with pytest.raises(Error, match="this run has 2 members, but RANK is not set") as failure:
+        membership({"WORLD_SIZE": "2"})
+    assert failure.value.code == "configuration"
+    assert membership({"WORLD_SIZE": "2", "SLURM_PROCID": "1"}).rank == 1
+    assert membership({"WORLD_SIZE": "1"}).rank == 0
+
+
 @pytest.mark.parametrize(("option", "kind", "argument"), [("density", float, "much"), ("threads", int, 1.5)])
 def test_an_argument_of_another_type_is_an_error_that_names_it(
     option: str, kind: type, argument: object
@@ -158,6 +166,9 @@ def test_an_argument_of_another_type_is_an_error_that_names_it(
 @pytest.mark.parametrize(
     ("option", "text"),
     [
+        ("wire", "int3"),
+        ("selector", "best"),
+        ("rule", "local"),
         ("density", "0"),
         ("density", "nan"),
         ("density", "1.5"),
@@ -191,6 +202,8 @@ def test_a_number_that_makes_no_sense_is_an_error_that_names_the_variable(
 @pytest.mark.parametrize(
     ("option", "text"),
     [
+        *(("wire", wire) for wire in ("fp32", "bf16", "int8", "int4", "int2", "int1")),
+        *(("selector", selector) for selector in ("blocks", "threshold", "random")),
         ("density", "1"),
         ("staleness", "0"),
         ("bucket_mib", "0.00390625"),
