@@ -3,6 +3,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <random>
 #include <vector>
@@ -16,11 +17,24 @@ namespace stella::bench {
 inline constexpr std::size_t kNumel = std::size_t{1} << 20;
 inline constexpr std::size_t kBlocks = kNumel / kBlock;
 
+// Parameters that no cache holds: 256 MiB of fp32.
+inline constexpr std::size_t kLarge = std::size_t{1} << 26;
+
 inline AlignedArray<float> normal(std::size_t size, std::uint64_t seed = 1) {
   std::mt19937_64 random(seed);
   std::normal_distribution<float> distribution;
   AlignedArray<float> values(size);
   for (std::size_t i = 0; i < size; ++i) values[i] = distribution(random);
+  return values;
+}
+
+// The same million numbers again and again: for arrays so large that drawing them would take longer than what
+// is measured.
+inline AlignedArray<float> repeated_normal(std::size_t size) {
+  const auto some = normal(std::min(size, kNumel));
+  AlignedArray<float> values(size);
+  for (std::size_t at = 0; at < size; at += some.size())
+    std::copy_n(some.data(), std::min(some.size(), size - at), values.data() + at);
   return values;
 }
 
@@ -35,7 +49,7 @@ inline std::vector<BlockId> some_blocks(double density, std::uint64_t seed = 1) 
   return blocks;
 }
 
-// Reports nanoseconds per `unit` of which each iteration handles `count`.
+// Reports seconds per `unit` of which each iteration of a thread handles `count`: of all threads together.
 inline void per(benchmark::State& state, const char* unit, double count) {
   state.counters[std::string("s_per_") + unit] =
       benchmark::Counter(static_cast<double>(state.iterations()) * count,

@@ -5,11 +5,10 @@
 namespace stella::bench {
 namespace {
 
-constexpr std::size_t kLarge = std::size_t{1} << 26;
-
 // AdamW on 64 M parameters: 28 bytes of traffic for each with fp32 gradients.
 void dense_adamw(benchmark::State& state) {
-  static AlignedArray<float> gradient(kLarge), weights(kLarge), exp_avg(kLarge), exp_avg_sq(kLarge);
+  static const auto gradient = repeated_normal(kLarge);
+  static AlignedArray<float> weights(kLarge), exp_avg(kLarge), exp_avg_sq(kLarge);
   const std::size_t size = kLarge / static_cast<std::size_t>(state.threads());
   const std::size_t at = size * static_cast<std::size_t>(state.thread_index());
   const AdamStep step = {.shrink = 0.9999f,
@@ -25,7 +24,7 @@ void dense_adamw(benchmark::State& state) {
                {weights.data() + at, exp_avg.data() + at, exp_avg_sq.data() + at, nullptr}, nullptr);
     benchmark::ClobberMemory();
   }
-  per(state, "parameter", static_cast<double>(size));
+  state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(size));
 }
 BENCHMARK(dense_adamw)->ThreadRange(1, 2)->UseRealTime();
 

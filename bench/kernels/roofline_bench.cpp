@@ -8,8 +8,6 @@
 namespace stella::bench {
 namespace {
 
-constexpr std::size_t kLarge = std::size_t{1} << 26;  // 256 MiB of fp32
-
 AlignedArray<float>& large(std::size_t which) {
   static std::array<AlignedArray<float>, 2> arrays = {AlignedArray<float>(kLarge),
                                                       AlignedArray<float>(kLarge)};
@@ -30,7 +28,7 @@ void read(benchmark::State& state) {
     for (std::size_t i = 0; i < values.size() / 2; ++i) sum += words[i];
     benchmark::DoNotOptimize(sum);
   }
-  per(state, "parameter", static_cast<double>(values.size()));
+  state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(values.size()));
 }
 
 void copy(benchmark::State& state) {
@@ -39,7 +37,7 @@ void copy(benchmark::State& state) {
     std::memcpy(to.data(), from.data(), from.size_bytes());
     benchmark::ClobberMemory();
   }
-  per(state, "parameter", static_cast<double>(from.size()));
+  state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(from.size()));
 }
 
 // r += g: 12 bytes of traffic for each parameter.
@@ -49,9 +47,21 @@ void add_in_place(benchmark::State& state) {
     add(gradient, residual.data());
     benchmark::ClobberMemory();
   }
-  per(state, "parameter", static_cast<double>(gradient.size()));
+  state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(gradient.size()));
 }
 
+// Memory to memory where both are in a cache: what wide values are held against. Argument: bytes.
+void copy_cached(benchmark::State& state) {
+  const auto size = static_cast<std::size_t>(state.range(0));
+  std::vector<std::byte> from(size), to(size);
+  for (auto _ : state) {
+    std::memcpy(to.data(), from.data(), size);
+    benchmark::ClobberMemory();
+  }
+  state.SetBytesProcessed(state.iterations() * state.range(0));
+}
+
+BENCHMARK(copy_cached)->Arg(kNumel / 100 * 4)->Arg(kNumel / 10 * 4)->Arg(kNumel * 4);
 BENCHMARK(read)->ThreadRange(1, 2)->UseRealTime();
 BENCHMARK(copy)->ThreadRange(1, 2)->UseRealTime();
 BENCHMARK(add_in_place)->ThreadRange(1, 2)->UseRealTime();

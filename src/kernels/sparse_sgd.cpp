@@ -10,6 +10,8 @@
 #include <hwy/foreach_target.h>
 #include <hwy/highway.h>
 
+#include "kernels/sgd-inl.hpp"
+
 HWY_BEFORE_NAMESPACE();
 namespace stella::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
@@ -18,26 +20,16 @@ template <bool has_momentum>
 void sparse_sgd_blocks(std::span<const BlockId> blocks, const float* gradient, const SgdStep& step,
                        std::span<const float> take, float* weights, float* momentum_buffer) {
   const hn::CappedTag<float, kBlock> d;
-  const auto lr = hn::Set(d, step.lr);
-  const auto momentum = hn::Set(d, step.momentum);
-  const auto weight_decay = hn::Set(d, step.weight_decay);
-  const auto sign = hn::Set(d, step.maximize ? -1.0f : 1.0f);
   for (std::size_t k = 0; k < blocks.size(); ++k) {
     prefetch_block(blocks, k, weights);
     if constexpr (has_momentum) prefetch_block(blocks, k, momentum_buffer);
-    const std::size_t at = std::size_t{blocks[k]} * kBlock;
+    const auto taken = hn::Set(d, has_momentum ? take[k] : 0.0f);
+    const std::size_t block = std::size_t{blocks[k]} * kBlock;
     for (std::size_t i = 0; i < kBlock; i += hn::Lanes(d)) {
-      const auto w = hn::LoadU(d, weights + at + i);
-      const auto g =
-          hn::Add(hn::Mul(sign, hn::LoadU(d, gradient + k * kBlock + i)), hn::Mul(weight_decay, w));
-      auto direction = g;
-      if constexpr (has_momentum) {
-        const auto old = hn::LoadU(d, momentum_buffer + at + i);
-        const auto m = hn::Add(hn::Mul(momentum, old), hn::Mul(hn::Set(d, take[k]), g));
-        hn::StoreU(m, d, momentum_buffer + at + i);
-        direction = step.nesterov ? hn::Add(g, hn::Mul(momentum, m)) : m;
-      }
-      hn::StoreU(hn::Sub(w, hn::Mul(lr, direction)), d, weights + at + i);
+      const std::size_t at = block + i;
+      const auto g = hn::LoadU(d, gradient + k * kBlock + i);
+      float* momentum = has_momentum ? momentum_buffer + at : nullptr;
+      sgd_update<has_momentum>(d, g, step, taken, weights + at, momentum);
     }
   }
 }
