@@ -53,7 +53,7 @@ std::uint8_t log2_of(std::size_t block) { return static_cast<std::uint8_t>(std::
   throw Error(ErrorCode::protocol, "encoded blocks: " + why);
 }
 
-bool is_block_size(std::size_t block) { return block == 16 || block == 32 || block == 64; }
+[[maybe_unused]] bool is_block_size(std::size_t block) { return block == 16 || block == 32 || block == 64; }
 
 // Calls visit(k, numel) for each k of `blocks` that is short.
 template <class Visit>
@@ -69,8 +69,10 @@ void for_each_short(std::span<const BlockId> blocks, std::span<const ShortBlock>
 void take_blocks(std::span<const BlockId> blocks, std::size_t block, float* residual, float* sent) {
   for (const BlockId id : blocks) {
     float* values = residual + id * block;
-    sent = std::copy_n(values, block, sent);
-    std::fill_n(values, block, 0.0f);
+    for (std::size_t part = 0; part < block; part += kBlock, sent += kBlock) {  // a size known when compiled
+      std::copy_n(values + part, kBlock, sent);
+      std::fill_n(values + part, kBlock, 0.0f);
+    }
   }
 }
 
@@ -87,35 +89,51 @@ void send(std::span<const BlockId> blocks, std::size_t block, std::span<float> r
   }
 }
 
-constexpr int kNoStep = kLeastStep - 1;
-
-// The step 2^(k/8) that a block's codes are best with; kNoStep for a block of zeros. With 8 and 4 bits the
-// largest value has the last level. With 2 bits the levels -3, -1, 1 and 3 are where the squared error of
-// normal values is smallest, with 1 bit the level is their mean magnitude.
-int step_for(ValueCoding coding, float magnitude) {
-  if (magnitude == 0) return kNoStep;
-  if (coding == ValueCoding::int1) return step_nearest(magnitude);
-  if (coding == ValueCoding::int2) return step_nearest(0.625f * magnitude);
-  return step_above(magnitude / (coding == ValueCoding::int8 ? 127.0f : 7.0f));
+// The step 2^(k/8) that each block's codes are best with. With 8 and 4 bits the largest value has the last
+// level. With 2 bits the levels -3, -1, 1 and 3 are where the squared error of normal values is smallest,
+// with 1 bit the level is their mean magnitude.
+std::vector<int> best_steps(ValueCoding coding, std::vector<float>& magnitudes) {
+  std::vector<int> steps(magnitudes.size());
+  if (coding == ValueCoding::int8 || coding == ValueCoding::int4) {
+    const float most = coding == ValueCoding::int8 ? 127.0f : 7.0f;
+    for (float& magnitude : magnitudes) magnitude /= most;
+    steps_above(magnitudes, steps.data());
+  } else {
+    const float level = coding == ValueCoding::int2 ? 0.625f : 1.0f;
+    for (float& magnitude : magnitudes) magnitude *= level;
+    steps_nearest(magnitudes, steps.data());
+  }
+  return steps;
 }
 
-void send_codes(std::span<const BlockId> blocks, const Coding& coding, std::span<float> residual,
-                Bytes& out) {
-  const unsigned bits = code_bits(coding.values);
+// What a block's step follows from. Not finite where a value is not; a mean may overflow, too.
+std::vector<float> magnitudes_of(std::span<const BlockId> blocks, const Coding& coding,
+                                 const float* residual) {
   std::vector<float> magnitudes(blocks.size());
-  const auto measure = bits >= 4 ? block_maxima : block_means;
-  measure(blocks, coding.block, residual.data(), magnitudes.data());
+  const auto measure = code_bits(coding.values) >= 4 ? block_maxima : block_means;
+  measure(blocks, coding.block, residual, magnitudes.data());
+  return magnitudes;
+}
+
+void check_finite(std::span<const BlockId> blocks, std::size_t block, const float* residual) {
+  const std::size_t k = find_nonfinite_block(blocks, block, residual);
+  if (k == blocks.size()) return;
+  throw Error(ErrorCode::nonfinite, "block " + std::to_string(blocks[k]) +
+                                        " of the gradient residual holds a NaN or an infinity and cannot be "
+                                        "sent; look for an overflow in the loss, or clip gradients");
+}
+
+void send_codes(std::span<const BlockId> blocks, const Coding& coding, std::vector<float> magnitudes,
+                std::span<float> residual, Bytes& out) {
+  const unsigned bits = code_bits(coding.values);
   if (bits < 4) {  // a mean is that of the elements, not of the padding
     for_each_short(blocks, coding.short_blocks, [&](std::size_t k, std::size_t numel) {
       magnitudes[k] *= static_cast<float>(coding.block) / static_cast<float>(numel);
     });
   }
-  std::vector<int> wanted(blocks.size());
+  const std::vector<int> wanted = best_steps(coding.values, magnitudes);
   int largest = kLeastStep;
-  for (std::size_t k = 0; k < blocks.size(); ++k) {
-    wanted[k] = step_for(coding.values, magnitudes[k]);
-    largest = std::max(largest, wanted[k]);
-  }
+  for (const int k : wanted) largest = std::max(largest, k);
 
   const StepScale scale = StepScale::for_largest(largest);
   const auto table = scale.table();
@@ -125,7 +143,7 @@ void send_codes(std::span<const BlockId> blocks, const Coding& coding, std::span
   auto* step_bytes = reinterpret_cast<std::uint8_t*>(out.data() + begin);
   std::vector<float>& steps = magnitudes;
   for (std::size_t k = 0; k < blocks.size(); ++k) {
-    step_bytes[k] = wanted[k] == kNoStep ? std::uint8_t{0} : scale.byte_of(wanted[k]);
+    step_bytes[k] = scale.byte_of(wanted[k]);
     steps[k] = table[step_bytes[k]];
   }
   take_blocks_quantized(bits, blocks, coding.block, steps.data(), residual.data(),
@@ -219,30 +237,28 @@ void encode_blocks(std::span<const BlockId> blocks, const Coding& coding, std::s
   assert(is_block_size(coding.block) && residual.size() % coding.block == 0);
   const std::size_t total_blocks = residual.size() / coding.block;
   assert(blocks.empty() || blocks.back() < total_blocks);
-  if (const auto k = find_nonfinite_block(blocks, coding.block, residual.data()); k != blocks.size()) {
-    throw Error(ErrorCode::nonfinite,
-                "block " + std::to_string(blocks[k]) +
-                    " of the gradient residual holds a NaN or an infinity and cannot be sent; "
-                    "look for an overflow in the loss, or clip gradients");
-  }
+  const unsigned bits = code_bits(coding.values);
+  auto magnitudes = bits != 0 ? magnitudes_of(blocks, coding, residual.data()) : std::vector<float>();
+  if (bits == 0 || find_nonfinite(magnitudes) != magnitudes.size())  // a mean may overflow all the same
+    check_finite(blocks, coding.block, residual.data());
 
-  const IndexCoding indices = cheapest_coding(blocks, total_blocks);
   out.reserve(out.size() + 24 + blocks.size() * (bytes_per_block(coding) + 3));
   ByteWriter writer(out);
   writer.put(kVersion);
-  writer.put(static_cast<std::uint8_t>(indices));
+  const std::size_t at_indices = out.size();
+  writer.put(static_cast<std::uint8_t>(IndexCoding::all));  // until it is known
   writer.put(static_cast<std::uint8_t>(coding.values));
   writer.put(log2_of(coding.block));
   writer.put_varint(total_blocks);
   writer.put_varint(blocks.size());
-  encode_indices(indices, blocks, total_blocks, out);
+  out[at_indices] = static_cast<std::byte>(encode_cheapest(blocks, total_blocks, out));
 
   if (coding.values == ValueCoding::fp32) {
     send<float>(blocks, coding.block, residual, writer, take_blocks);
   } else if (coding.values == ValueCoding::bf16) {
     send<std::uint16_t>(blocks, coding.block, residual, writer, take_blocks_bf16);
   } else {
-    send_codes(blocks, coding, residual, out);
+    send_codes(blocks, coding, std::move(magnitudes), residual, out);
   }
 }
 

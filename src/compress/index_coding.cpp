@@ -14,24 +14,22 @@ namespace {
 
 std::uint64_t bit_map_bytes(std::uint64_t total_blocks) { return total_blocks / 8 + (total_blocks % 8 != 0); }
 
-std::uint64_t gap_bytes(std::span<const BlockId> blocks) {
-  std::uint64_t bytes = blocks.size();
+constexpr std::size_t kLongestGap = 5;  // bytes of a varint of 32 bits
+
+// As ByteWriter::put_varint, without asking for room each time.
+void encode_gaps(std::span<const BlockId> blocks, Bytes& out) {
+  const std::size_t begin = out.size();
+  out.resize(begin + kLongestGap * blocks.size());
+  std::byte* to = out.data() + begin;
   std::uint64_t lowest = 0;  // that the next id may be
   for (const BlockId block : blocks) {
-    for (std::uint64_t rest = (block - lowest) >> 7; rest != 0; rest >>= 7) ++bytes;
-    lowest = std::uint64_t{block} + 1;
-  }
-  return bytes;
-}
-
-void encode_gaps(std::span<const BlockId> blocks, Bytes& out) {
-  ByteWriter writer(out);
-  std::uint64_t lowest = 0;
-  for (const BlockId block : blocks) {
     assert(block >= lowest);
-    writer.put_varint(block - lowest);
+    std::uint64_t rest = block - lowest;
+    for (; rest >= 0x80; rest >>= 7) *to++ = static_cast<std::byte>(rest | 0x80);
+    *to++ = static_cast<std::byte>(rest);
     lowest = std::uint64_t{block} + 1;
   }
+  out.resize(static_cast<std::size_t>(to - out.data()));
 }
 
 void encode_bit_map(std::span<const BlockId> blocks, std::uint64_t total_blocks, Bytes& out) {
@@ -81,10 +79,17 @@ void decode_bit_map(ByteReader& reader, std::uint64_t total_blocks, std::span<Bl
 
 }  // namespace
 
-IndexCoding cheapest_coding(std::span<const BlockId> blocks, std::uint64_t total_blocks) {
+IndexCoding encode_cheapest(std::span<const BlockId> blocks, std::uint64_t total_blocks, Bytes& out) {
   if (blocks.size() == total_blocks) return IndexCoding::all;
+  const std::size_t begin = out.size();
   const std::uint64_t map = bit_map_bytes(total_blocks);
-  return blocks.size() <= map && gap_bytes(blocks) <= map ? IndexCoding::gaps : IndexCoding::bit_map;
+  if (blocks.size() <= map) {
+    encode_gaps(blocks, out);
+    if (out.size() - begin <= map) return IndexCoding::gaps;
+    out.resize(begin);
+  }
+  encode_bit_map(blocks, total_blocks, out);
+  return IndexCoding::bit_map;
 }
 
 void encode_indices(IndexCoding coding, std::span<const BlockId> blocks, std::uint64_t total_blocks,

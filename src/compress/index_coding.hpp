@@ -15,10 +15,11 @@ namespace stella {
 // bit_map  one bit for each block of the bucket
 enum class IndexCoding : std::uint8_t { all = 0, gaps = 1, bit_map = 2 };
 
-// The coding that takes the fewest bytes for these blocks of a bucket of `total_blocks`; gaps if two do.
-IndexCoding cheapest_coding(std::span<const BlockId> blocks, std::uint64_t total_blocks);
+// Appends the strictly ascending `blocks`, all below `total_blocks`, in the coding that takes the fewest
+// bytes for them, gaps if two do. Returns which.
+IndexCoding encode_cheapest(std::span<const BlockId> blocks, std::uint64_t total_blocks, Bytes& out);
 
-// Appends the strictly ascending `blocks`, all below `total_blocks`.
+// The same in the coding given.
 void encode_indices(IndexCoding coding, std::span<const BlockId> blocks, std::uint64_t total_blocks,
                     Bytes& out);
 

@@ -3,6 +3,7 @@
 #include <cassert>
 
 #include "kernels/block.hpp"
+#include "kernels/prefetch.hpp"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/finite.cpp"
@@ -35,6 +36,7 @@ std::size_t find_nonfinite(std::span<const float> values) {
 std::size_t find_nonfinite_block(std::span<const BlockId> blocks, std::size_t block, const float* values) {
   const hn::CappedTag<float, kBlock> d;
   for (std::size_t k = 0; k < blocks.size(); ++k) {
+    prefetch_block(blocks, k, values, block);
     if (find_nonfinite_run(d, values + blocks[k] * block, block) != block) return k;
   }
   return blocks.size();

@@ -11,10 +11,12 @@
 
 namespace stella {
 
-// Starts to load, from `array`, the block that comes some places after place k of `blocks`.
-inline void prefetch_block(std::span<const BlockId> blocks, std::size_t k, const float* array) {
+// Starts to load, from `array`, the block that comes some places after place k of `blocks`: its first cache
+// line, behind which the hardware sees the others coming.
+inline void prefetch_block(std::span<const BlockId> blocks, std::size_t k, const float* array,
+                           std::size_t block = kBlock) {
   constexpr std::size_t kAhead = 8;
-  if (k + kAhead < blocks.size()) hwy::Prefetch(array + std::size_t{blocks[k + kAhead]} * kBlock);
+  if (k + kAhead < blocks.size()) hwy::Prefetch(array + std::size_t{blocks[k + kAhead]} * block);
 }
 
 }  // namespace stella

@@ -22,10 +22,10 @@ namespace stella {
 
 constexpr std::size_t code_bytes(unsigned bits, std::size_t block) { return block * bits / 8; }
 
-// maxima[k] = the largest magnitude in the k-th of the named blocks, whose values are finite.
+// maxima[k] = the largest magnitude in the k-th of the named blocks; NaN if one is.
 void block_maxima(std::span<const BlockId> blocks, std::size_t block, const float* values, float* maxima);
 
-// means[k] = the mean magnitude; infinite where the sum overflows.
+// means[k] = the mean magnitude; infinite where the sum overflows, NaN if a value is.
 void block_means(std::span<const BlockId> blocks, std::size_t block, const float* values, float* means);
 
 // Takes the named blocks out of `residual` as codes: each value as the nearest that a code stands for

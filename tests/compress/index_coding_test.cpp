@@ -44,8 +44,10 @@ TEST(IndexCoding, TheCheapestIsChosen) {
   for (std::size_t total : {1, 7, 8, 9, 1000, 5000}) {
     for (double density : {0.0, 0.001, 0.02, 0.1, 0.125, 0.2, 0.9, 1.0}) {
       const auto blocks = some_blocks(random, total, density);
-      const IndexCoding chosen = cheapest_coding(blocks, total);
-      const std::size_t size = encoded(blocks, chosen, total).size();
+      Bytes bytes(3, std::byte{7});  // appended to, whichever is chosen
+      const IndexCoding chosen = encode_cheapest(blocks, total, bytes);
+      const std::size_t size = bytes.size() - 3;
+      EXPECT_EQ(Bytes(bytes.begin() + 3, bytes.end()), encoded(blocks, chosen, total));
       for (const IndexCoding other : {IndexCoding::gaps, IndexCoding::bit_map}) {
         EXPECT_LE(size, encoded(blocks, other, total).size()) << total << " at " << density;
       }

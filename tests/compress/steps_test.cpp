@@ -4,12 +4,24 @@
 
 #include <cmath>
 #include <limits>
+#include <vector>
 
 namespace stella {
 namespace {
 
 constexpr float kLargest = std::numeric_limits<float>::max();
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
+
+int step_above(float value) {
+  int k = 0;
+  steps_above({&value, 1}, &k);
+  return k;
+}
+int step_nearest(float value) {
+  int k = 0;
+  steps_nearest({&value, 1}, &k);
+  return k;
+}
 
 double step(int k) { return std::exp2(k / 8.0); }
 
@@ -35,8 +47,21 @@ TEST(Steps, TheSmallestAndTheLargestValuesHaveOne) {
     EXPECT_EQ(find(std::numeric_limits<float>::denorm_min()), kLeastStep);
     EXPECT_EQ(find(kLargest), kMostStep);
     EXPECT_EQ(find(kInfinity), kMostStep);
+    EXPECT_EQ(find(0), kNoStep);
   }
   EXPECT_TRUE(std::isfinite(static_cast<float>(127 * step(kMostStep))));
+}
+
+TEST(Steps, ManyValuesAtOnceAreTheSameAsOneByOne) {
+  std::vector<float> values = {0, kInfinity, kLargest, 1};
+  for (float value = 1e-40f; value < 1e36f; value *= 1.37f) values.push_back(value);
+  std::vector<int> above(values.size()), nearest(values.size());
+  steps_above(values, above.data());
+  steps_nearest(values, nearest.data());
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    EXPECT_EQ(above[i], step_above(values[i]));
+    EXPECT_EQ(nearest[i], step_nearest(values[i]));
+  }
 }
 
 TEST(Steps, AScaleHoldsThirtyOneOctavesBelowTheLargestStep) {
@@ -49,6 +74,7 @@ TEST(Steps, AScaleHoldsThirtyOneOctavesBelowTheLargestStep) {
       EXPECT_EQ(table[scale.byte_of(k)], static_cast<float>(step(k))) << k;
     }
     EXPECT_EQ(scale.byte_of(largest - 8 * 32), 0);
+    EXPECT_EQ(scale.byte_of(kNoStep), 0);
     EXPECT_EQ(table[0], 0);
   }
 }

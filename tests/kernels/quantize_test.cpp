@@ -75,6 +75,25 @@ TEST(BlockMagnitudes, ASumBeyondFp32IsInfiniteAndTheLargestIsStillThere) {
   });
 }
 
+TEST(BlockMagnitudes, AreNotFiniteWhereAValueIsNot) {
+  for (const float bad : {std::nanf(""), -std::nanf(""), std::numeric_limits<float>::infinity(),
+                          -std::numeric_limits<float>::infinity()}) {
+    for (const std::size_t block : kSizes) {
+      on_every_target([&] {
+        for (std::size_t place = 0; place < block; ++place) {
+          std::vector<float> values(block, 1.0f);
+          values[place] = bad;
+          const BlockId id = 0;
+          float maximum = 0, mean = 0;
+          block_maxima({&id, 1}, block, values.data(), &maximum);
+          block_means({&id, 1}, block, values.data(), &mean);
+          EXPECT_FALSE(std::isfinite(maximum) || std::isfinite(mean));
+        }
+      });
+    }
+  }
+}
+
 TEST(TakeBlocksQuantized, SendsTheNearestCodesAndKeepsTheRestOnEveryTarget) {
   Random random(seed());
   for (const unsigned bits : kBits) {
