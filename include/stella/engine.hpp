@@ -34,6 +34,10 @@ struct EngineOptions {
   // Values on the wire: "fp32", "bf16", or codes with a step for each block: "int8", "int4", "int2", "int1"
   // (docs/encoding.md). The rounding error stays in the residual.
   std::string wire = "fp32";
+  // Elements that are chosen and sent together: 16, 32 or 64. Larger blocks cost fewer bytes for ids and for
+  // the steps of codes (at 1 bit 1.5, 1.25 or 1.125 bits for a value, and the id), and choose less finely.
+  // Equal on all members.
+  std::size_t block = 16;
   // Unit of pipelining. Smaller overlaps better, larger costs fewer messages. Equal on all members.
   std::size_t bucket_bytes = std::size_t{4} << 20;
   // Threads that compute. 0: one per core, at most 4.
@@ -59,7 +63,7 @@ struct EngineStats {
   std::uint64_t iteration = 0;   // steps begun
   std::uint64_t bytes_sent = 0;  // on the sockets, TLS and frames included
   std::uint64_t bytes_received = 0;
-  std::uint64_t blocks_sent = 0;     // chosen by this member
+  std::uint64_t blocks_sent = 0;     // of 16 elements, chosen by this member
   std::uint64_t blocks_applied = 0;  // in the unions that were applied
   double step_copy = 0;              // step() waited for the copy of the gradients
   double step_wait = 0;              // step() waited for an update to be applied

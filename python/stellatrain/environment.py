@@ -53,6 +53,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "peer_timeout": (lambda value: 0.01 <= value <= 1e8, "at least 0.01 and at most 1e8"),
     "density": (lambda value: 0 < value <= 1, "above 0 and at most 1"),
     "staleness": (lambda value: value in (0, 1), "0 or 1"),
+    "block": (lambda value: value in (16, 32, 64), "16, 32 or 64"),
     "bucket_mib": (lambda value: 1 / 256 <= value <= 32, "at least 1/256 (4 KiB) and at most 32"),
     "threads": (lambda value: 0 <= value <= 256, "at least 0 and at most 256"),
     "step_timeout": (lambda value: 0.001 <= value <= 1e8, "at least 0.001 and at most 1e8"),
@@ -63,8 +64,8 @@ _VARIABLES = {
     f"STELLA_{name}"
     for name in (
         *("RANK", "WORLD_SIZE", "MEMBER", "CLUSTER", "SECRET_FILE", "SECRET", "COORDINATOR", "PORT", "HOST"),
-        *("JOIN_TIMEOUT", "PEER_TIMEOUT", "RULE", "DENSITY", "STALENESS", "WIRE", "SELECTOR", "BUCKET_MIB"),
-        *("THREADS", "STEP_TIMEOUT", "LOG", "CPU"),
+        *("JOIN_TIMEOUT", "PEER_TIMEOUT", "RULE", "DENSITY", "STALENESS", "WIRE", "SELECTOR", "BLOCK"),
+        *("BUCKET_MIB", "THREADS", "STEP_TIMEOUT", "LOG", "CPU"),
     )
 }
 

@@ -72,6 +72,7 @@ class Run:
         staleness: int | None = None,
         wire: str = "fp32",
         selector: str = "blocks",
+        block: int = 16,
         bucket_mib: float = 4,
         threads: int = 0,
         step_timeout: float = 1800,
@@ -89,6 +90,8 @@ class Run:
         wire: values on the network: "fp32", "bf16", or codes of 8, 4, 2 or 1 bits, "int8", "int4", "int2",
             "int1". What rounding leaves out goes with a later iteration.
         selector: how blocks are chosen: "blocks" (largest), "threshold" (the paper's), "random".
+        block: elements that are chosen and sent together, 16, 32 or 64: larger ones cost fewer bytes for ids
+            and for the steps of codes, and choose less finely.
         bucket_mib: unit of pipelining, in MiB of fp32.
         threads: CPU threads of the engine; 0: one per core, at most 4.
         step_timeout: seconds that a connected member may contribute nothing, or let the others wait in
@@ -109,6 +112,7 @@ class Run:
         options.staleness = tuned("staleness", int, (0 if alone else 1) if staleness is None else staleness)
         options.wire = tuned("wire", str, wire)
         options.selector = tuned("selector", str, selector)
+        options.block = tuned("block", int, block)
         options.bucket_bytes = int(tuned("bucket_mib", float, bucket_mib) * 2**20)
         options.threads = tuned("threads", int, threads)
         options.step_timeout_seconds = tuned("step_timeout", float, step_timeout)

@@ -9,8 +9,10 @@
 
 namespace stella {
 
-std::vector<BucketLayout> plan_buckets(std::span<const TensorSpec> tensors, std::size_t bucket_bytes) {
-  const std::size_t capacity = std::max<std::size_t>(1, bucket_bytes / (kBlock * sizeof(float)));  // blocks
+std::vector<BucketLayout> plan_buckets(std::span<const TensorSpec> tensors, std::size_t bucket_bytes,
+                                       std::size_t block) {
+  const std::size_t parts = block / kBlock;
+  const std::size_t capacity = parts * std::max<std::size_t>(1, bucket_bytes / (block * sizeof(float)));
   std::vector<BucketLayout> buckets;
   std::map<std::uint32_t, std::size_t> open;  // by group: the bucket that still takes tensors
   for (std::uint32_t tensor = 0; tensor < tensors.size(); ++tensor) {
@@ -19,13 +21,13 @@ std::vector<BucketLayout> plan_buckets(std::span<const TensorSpec> tensors, std:
       const std::uint32_t group = tensors[tensor].group;
       auto found = open.find(group);
       if (found == open.end() || buckets[found->second].blocks >= capacity) {
-        buckets.push_back({group, 0, {}});
+        buckets.push_back({group, 0, block, {}});
         found = open.insert_or_assign(group, buckets.size() - 1).first;
       }
       BucketLayout& bucket = buckets[found->second];
       const std::size_t taken = std::min(elements - begin, (capacity - bucket.blocks) * kBlock);
       bucket.slices.push_back({tensor, begin, taken, bucket.blocks * kBlock});
-      bucket.blocks += (taken + kBlock - 1) / kBlock;
+      bucket.blocks += (taken + block - 1) / block * parts;
       begin += taken;
     }
   }

@@ -9,7 +9,7 @@
 namespace stella {
 namespace {
 
-constexpr std::uint8_t kManifestVersion = 1;
+constexpr std::uint8_t kManifestVersion = 2;
 constexpr std::size_t kNameLimit = 4096;
 
 std::string describe(const TensorSpec& tensor) {
@@ -43,6 +43,7 @@ Bytes write_manifest(const Manifest& manifest) {
   writer.put(kManifestVersion);
   writer.put<std::uint32_t>(manifest.staleness);
   writer.put<std::uint64_t>(manifest.bucket_bytes);
+  writer.put<std::uint32_t>(static_cast<std::uint32_t>(manifest.block));
   writer.put_varint(manifest.groups.size());
   for (const GroupSettings& group : manifest.groups) write_settings(group, writer);
   writer.put_varint(manifest.tensors.size());
@@ -66,6 +67,7 @@ Manifest read_manifest(std::span<const std::byte> bytes, const std::string& send
   Manifest manifest;
   manifest.staleness = reader.get<std::uint32_t>();
   manifest.bucket_bytes = reader.get<std::uint64_t>();
+  manifest.block = reader.get<std::uint32_t>();
   // No reserve() by a received count: each element read proves that it is there.
   for (std::uint64_t left = reader.get_varint(); left > 0; --left)
     manifest.groups.push_back(read_settings(reader));
@@ -89,6 +91,9 @@ void expect_equal(const Manifest& here, const Manifest& there, const std::string
   }
   if (here.bucket_bytes != there.bucket_bytes) {
     differ("bucket_bytes", std::to_string(here.bucket_bytes), std::to_string(there.bucket_bytes), who);
+  }
+  if (here.block != there.block) {
+    differ("block", std::to_string(here.block), std::to_string(there.block), who);
   }
   const std::size_t tensors = std::max(here.tensors.size(), there.tensors.size());
   for (std::size_t i = 0; i < tensors; ++i) {

@@ -17,6 +17,7 @@ struct Manifest {
   std::vector<GroupSettings> groups;
   unsigned staleness = 1;
   std::size_t bucket_bytes = 0;
+  std::size_t block = 16;  // EngineOptions::block
 };
 
 Bytes write_manifest(const Manifest& manifest);

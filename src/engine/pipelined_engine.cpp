@@ -235,6 +235,8 @@ void check_options(const EngineOptions& options) {
   }
   if (options.staleness > 1)
     refuse("staleness is " + std::to_string(options.staleness) + "; it must be 0 or 1");
+  if (options.block != 16 && options.block != 32 && options.block != 64)
+    refuse("block is " + std::to_string(options.block) + "; it must be 16, 32 or 64");
   if (options.bucket_bytes < 4096 || options.bucket_bytes > (std::size_t{32} << 20)) {
     refuse("bucket_bytes is " + std::to_string(options.bucket_bytes) +
            "; it must lie between 4 KiB and 32 MiB");

@@ -177,6 +177,7 @@ std::unique_ptr<Engine> Session::Impl::distribute(const std::vector<TensorSpec>&
   manifest.groups.assign(groups.begin(), groups.end());
   manifest.staleness = options.staleness;
   manifest.bucket_bytes = options.bucket_bytes;
+  manifest.block = options.block;
   std::vector<std::string> names;
   for (const TensorSpec& tensor : tensors) {
     if (tensor.group >= groups.size()) {
@@ -187,7 +188,7 @@ std::unique_ptr<Engine> Session::Impl::distribute(const std::vector<TensorSpec>&
     names.push_back(tensor.name);
   }
   for (const GroupSettings& settings : groups) validate(settings);
-  auto layouts = plan_buckets(tensors, options.bucket_bytes);
+  auto layouts = plan_buckets(tensors, options.bucket_bytes, options.block);
   const auto patience = milliseconds(options.step_timeout_seconds, "the step timeout");
   net.call([&] { group->set_collective_timeout(patience); });
   compare_manifests(manifest);

@@ -23,12 +23,13 @@ struct Unpublished {
   std::vector<BlockId> blocks;  // ascending
 };
 
-// The blocks of a bucket whose end is padding.
+// The blocks, of layout.block elements, whose end is padding.
 inline std::vector<ShortBlock> short_blocks_of(const BucketLayout& layout) {
   std::vector<ShortBlock> result;
   for (const Slice& slice : layout.slices) {
     const std::size_t end = slice.offset + slice.numel;
-    if (end % kBlock != 0) result.push_back({static_cast<BlockId>(end / kBlock), end % kBlock});
+    const std::size_t block = layout.block;
+    if (end % block != 0) result.push_back({static_cast<BlockId>(end / block), end % block});
   }
   return result;
 }
@@ -43,6 +44,7 @@ struct SparseBucket {
         residual(layout.blocks * kBlock),
         accumulated(layout.blocks * kBlock),
         scores(layout.blocks),
+        block_scores(layout.block == kBlock ? 0 : layout.blocks * kBlock / layout.block),
         selector(make_selector(selector_name, seed)),
         weights(layout.blocks * kBlock),
         optimizer(make_optimizer(settings, layout.blocks)) {}
@@ -50,12 +52,17 @@ struct SparseBucket {
   const BucketLayout layout;
   const std::vector<ShortBlock> short_blocks;
 
+  // Blocks of layout.block elements: what is chosen and sent.
+  std::size_t blocks_to_send() const { return layout.blocks * kBlock / layout.block; }
+
   // This member's own.
   std::vector<std::uint8_t> present;  // by slice: it had a gradient in this iteration
   AlignedArray<float> residual;       // [blocks * kBlock] what was not sent yet
   AlignedArray<float> accumulated;  // [blocks * kBlock] that and this iteration's gradient: the next residual
                                     // unless the iteration is skipped
   AlignedArray<float> scores;       // [blocks] sums of squares of accumulated
+  AlignedArray<float>
+      block_scores;  // the same of blocks of layout.block elements; empty where that is kBlock
   bool scores_are_finite = true;
   std::unique_ptr<Selector> selector;
 

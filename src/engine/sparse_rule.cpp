@@ -38,10 +38,22 @@ std::string where(Iteration t, BucketId bucket) {
 
 // Adam with eps = 0 divides 0 by 0 there.
 void clear_padding(SparseBucket& bucket) {
+  const std::size_t block = bucket.layout.block;
   for (const ShortBlock& one : bucket.short_blocks) {
-    float* values = bucket.weights.data() + std::size_t{one.block} * kBlock;
-    std::fill(values + one.numel, values + kBlock, 0.0f);
+    float* values = bucket.weights.data() + one.block * block;
+    std::fill(values + one.numel, values + block, 0.0f);
   }
+}
+
+// The scores of the blocks that can be chosen.
+std::span<const float> scores_to_send(SparseBucket& bucket) {
+  if (bucket.block_scores.empty()) return bucket.scores;
+  const std::size_t parts = bucket.layout.block / kBlock;
+  for (std::size_t id = 0; id < bucket.block_scores.size(); ++id) {
+    const float* own = &bucket.scores[id * parts];
+    bucket.block_scores[id] = std::accumulate(own, own + parts, 0.0f);
+  }
+  return bucket.block_scores;
 }
 
 // The others' kinds are compared with the first one's.
@@ -126,30 +138,33 @@ PayloadPtr SparseRule::contribute(BucketId id, const Step& step) {
     std::swap(bucket.residual, bucket.accumulated);
     check_residual(bucket, step.iteration);
     const std::vector<BlockId> chosen = choose(bucket);
-    encode_blocks(chosen, {coding_, kBlock, bucket.short_blocks}, bucket.residual, body);
-    blocks_sent_ += chosen.size();
+    encode_blocks(chosen, {coding_, bucket.layout.block, bucket.short_blocks}, bucket.residual, body);
+    blocks_sent_ += chosen.size() * (bucket.layout.block / kBlock);
   }
   return std::make_shared<const Payload>(header, body);
 }
 
 std::vector<BlockId> SparseRule::choose(SparseBucket& bucket) {
+  const std::span<const float> scores = scores_to_send(bucket);
   const double density = density_;
-  if (density >= 1) return present_blocks(bucket);
-  const auto wanted = std::llround(density * static_cast<double>(bucket.layout.blocks));
+  if (density >= 1) return present_blocks(bucket, scores);
+  const auto wanted = std::llround(density * static_cast<double>(bucket.blocks_to_send()));
   std::vector<BlockId> chosen;
-  bucket.selector->select(bucket.scores, static_cast<std::size_t>(std::max(1LL, wanted)), chosen);
+  bucket.selector->select(scores, static_cast<std::size_t>(std::max(1LL, wanted)), chosen);
   return chosen;
 }
 
 // At density 1 a gradient of zero counts too (momentum and weight decay move such weights), but a parameter
 // without a gradient stays as it is, as in torch; unless it still has something to send.
-std::vector<BlockId> SparseRule::present_blocks(const SparseBucket& bucket) const {
+std::vector<BlockId> SparseRule::present_blocks(const SparseBucket& bucket,
+                                                std::span<const float> scores) const {
+  const std::size_t block = bucket.layout.block;
   std::vector<BlockId> blocks;
   for (std::size_t i = 0; i < bucket.layout.slices.size(); ++i) {
     const Slice& slice = bucket.layout.slices[i];
-    const std::size_t end = (slice.offset + slice.numel + kBlock - 1) / kBlock;
-    for (std::size_t id = slice.offset / kBlock; id < end; ++id) {
-      if (bucket.present[i] || bucket.scores[id] > 0) blocks.push_back(static_cast<BlockId>(id));
+    const std::size_t end = (slice.offset + slice.numel + block - 1) / block;
+    for (std::size_t id = slice.offset / block; id < end; ++id) {
+      if (bucket.present[i] || scores[id] > 0) blocks.push_back(static_cast<BlockId>(id));
     }
   }
   return blocks;
@@ -204,8 +219,8 @@ Update SparseRule::merge(BucketId id, std::span<const PayloadPtr> payloads) {
                       "one everywhere: stellatrain.mean(loss)");
     }
     naming(rank, header, [&] {
-      contributions.push_back(
-          decode_blocks(payloads[rank]->body(), bucket.layout.blocks, kBlock, bucket.short_blocks));
+      contributions.push_back(decode_blocks(payloads[rank]->body(), bucket.blocks_to_send(),
+                                            bucket.layout.block, bucket.short_blocks));
     });
     samples += header.samples;
   }

@@ -62,7 +62,7 @@ class SparseRule final : public Rule {
  private:
   bool accumulate(SparseBucket& bucket, const Slice& slice, const float* gradient, float weight);
   std::vector<BlockId> choose(SparseBucket& bucket);
-  std::vector<BlockId> present_blocks(const SparseBucket& bucket) const;
+  std::vector<BlockId> present_blocks(const SparseBucket& bucket, std::span<const float> scores) const;
   template <class Read>
   void naming(Rank rank, const PayloadHeader& header, Read read) const;
   void check_residual(const SparseBucket& bucket, Iteration t) const;

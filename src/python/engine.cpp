@@ -137,6 +137,7 @@ void bind_options(nb::module_& module) {
       .def_rw("staleness", &EngineOptions::staleness)
       .def_rw("selector", &EngineOptions::selector)
       .def_rw("wire", &EngineOptions::wire)
+      .def_rw("block", &EngineOptions::block)
       .def_rw("bucket_bytes", &EngineOptions::bucket_bytes)
       .def_rw("threads", &EngineOptions::threads)
       .def_rw("step_timeout_seconds", &EngineOptions::step_timeout_seconds);

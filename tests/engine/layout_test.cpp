@@ -15,7 +15,9 @@ TensorSpec tensor(std::vector<std::int64_t> shape, std::uint32_t group = 0) {
   return {"tensor", std::move(shape), "float32", group};
 }
 
-std::size_t blocks_of(std::size_t elements) { return (elements + kBlock - 1) / kBlock; }
+std::size_t blocks_of(std::size_t elements, std::size_t block) {
+  return (elements + block - 1) / block * block / kBlock;
+}
 
 // Every element of every tensor lies in exactly one slice, in ascending order of buckets within its tensor.
 void expect_every_element_once(std::span<const TensorSpec> tensors, std::span<const BucketLayout> buckets) {
@@ -36,12 +38,12 @@ void expect_sound(std::span<const TensorSpec> tensors, const BucketLayout& bucke
   for (std::size_t i = 0; i < bucket.slices.size(); ++i) {
     const Slice& slice = bucket.slices[i];
     EXPECT_EQ(slice.offset, blocks * kBlock);
-    EXPECT_EQ(slice.begin % kBlock, 0u);
+    EXPECT_EQ(slice.begin % bucket.block, 0u);
     EXPECT_EQ(tensors[slice.tensor].group, bucket.group);
     if (i > 0) {
       EXPECT_LT(bucket.slices[i - 1].tensor, slice.tensor);
     }
-    blocks += blocks_of(slice.numel);
+    blocks += blocks_of(slice.numel, bucket.block);
   }
   EXPECT_EQ(bucket.blocks, blocks);
   EXPECT_LE(bucket.blocks, capacity);
@@ -57,11 +59,16 @@ void expect_order_kept(std::span<const BucketLayout> buckets) {
   }
 }
 
-void expect_sound_plan(std::span<const TensorSpec> tensors, std::size_t bucket_bytes) {
-  const auto buckets = plan_buckets(tensors, bucket_bytes);
+void expect_sound_plan(std::span<const TensorSpec> tensors, std::size_t bucket_bytes,
+                       std::size_t block = kBlock) {
+  const auto buckets = plan_buckets(tensors, bucket_bytes, block);
   expect_every_element_once(tensors, buckets);
   expect_order_kept(buckets);
-  for (const BucketLayout& bucket : buckets) expect_sound(tensors, bucket, bucket_bytes / 64);
+  const std::size_t capacity = std::max(bucket_bytes / 64, block / kBlock);  // a block fits always
+  for (const BucketLayout& bucket : buckets) {
+    EXPECT_EQ(bucket.block, block);
+    expect_sound(tensors, bucket, capacity);
+  }
 }
 
 std::vector<TensorSpec> random_tensors(Random& random) {
@@ -79,7 +86,8 @@ TEST(Layout, AnyModelIsDealtOutSoundly) {
   Random random(seed());
   for (int round = 0; round < 300; ++round) {
     SCOPED_TRACE("round " + std::to_string(round));
-    expect_sound_plan(random_tensors(random), 64 * (1 + random() % 100));
+    const std::size_t block = std::size_t{16} << random() % 3;
+    expect_sound_plan(random_tensors(random), 64 * (1 + random() % 100), block);
     if (HasFailure()) return;
   }
 }
@@ -164,7 +172,8 @@ std::vector<int> expected_visits(const BucketLayout& bucket, std::span<const Blo
 TEST(Layout, RunsCoverExactlyTheElementsOfTheChosenBlocksWithoutPadding) {
   Random random(seed());
   for (int round = 0; round < 300; ++round) {
-    for (const BucketLayout& bucket : plan_buckets(random_tensors(random), 64 * (1 + random() % 100))) {
+    const std::size_t block = std::size_t{16} << random() % 3;
+    for (const auto& bucket : plan_buckets(random_tensors(random), 64 * (1 + random() % 100), block)) {
       const auto blocks = some_blocks(random, bucket.blocks, static_cast<double>(random() % 11) / 10);
       ASSERT_EQ(visits(bucket, blocks), expected_visits(bucket, blocks)) << "round " << round;
     }

@@ -10,8 +10,9 @@ namespace {
 
 // The example of docs/wire.md, "Manifest".
 constexpr std::uint8_t kGolden[] = {
-    0x01, 0x01, 0x00, 0x00, 0x00,                    // version, staleness
+    0x02, 0x01, 0x00, 0x00, 0x00,                    // version, staleness
     0x00, 0x00, 0x40, 0x00, 0x00, 0x00, 0x00, 0x00,  // bucket_bytes
+    0x10, 0x00, 0x00, 0x00,                          // block
     0x01, 0x02, 0x00,                                // one group: adamw
     0xfc, 0xa9, 0xf1, 0xd2, 0x4d, 0x62, 0x50, 0x3f, 0x7b, 0x14, 0xae, 0x47, 0xe1, 0x7a, 0x84, 0x3f,
     0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
@@ -98,6 +99,7 @@ void expect_names(const std::string& sentence, const std::string& here, const st
 TEST(Manifest, EveryDifferenceIsNamedWithBothSides) {
   expect_names(difference([](Manifest& m) { m.staleness = 0; }), "staleness", "here it is 1");
   expect_names(difference([](Manifest& m) { m.bucket_bytes = 4096; }), "4194304", "it is 4096");
+  expect_names(difference([](Manifest& m) { m.block = 64; }), "block differs", "it is 64");
   expect_names(difference([](Manifest& m) { m.tensors[0].name = "fc.bias"; }), "'fc.weight'", "'fc.bias'");
   expect_names(difference([](Manifest& m) { m.tensors[0].shape = {64, 128}; }), "(128, 64)", "(64, 128)");
   expect_names(difference([](Manifest& m) { m.tensors[0].dtype = "bfloat16"; }), "float32", "bfloat16");

@@ -38,9 +38,9 @@ struct RuleMember {
       : model(sizes), groups(with) {
     std::vector<std::string> names;
     for (const TensorSpec& spec : model.specs) names.push_back(spec.name);
-    rule =
-        std::make_unique<SparseRule>(plan_buckets(model.specs, options.bucket_bytes), names, groups, options,
-                                     which, [](Rank rank) { return "member " + std::to_string(rank); });
+    rule = std::make_unique<SparseRule>(plan_buckets(model.specs, options.bucket_bytes, options.block), names,
+                                        groups, options, which,
+                                        [](Rank rank) { return "member " + std::to_string(rank); });
     rule->state_loaded(0, model.weight_pointers);
   }
 
@@ -132,11 +132,11 @@ std::vector<std::int64_t> random_sizes(Random& random) {
 }
 
 // What lies behind a tensor's last element, up to its block's end.
-void expect_no_padding(RuleMember& member) {
+void expect_no_padding(RuleMember& member, std::size_t block) {
   for (const StateArray& array : member.rule->state()) {
     if (array.name == "steps") continue;
     const auto* values = static_cast<const float*>(array.data);
-    for (std::size_t i = array.numel; i % kBlock != 0; ++i)
+    for (std::size_t i = array.numel; i % block != 0; ++i)
       ASSERT_EQ(std::bit_cast<std::uint32_t>(values[i]), 0u) << array.name;
   }
 }
@@ -162,7 +162,7 @@ void expect_conserved(Random& random, const EngineOptions& options) {
     for (std::size_t i = 0; i < there[tensor].size(); ++i)
       ASSERT_NEAR(there[tensor][i], produced[tensor][i], allowed) << i << " of tensor " << tensor;
   }
-  for (auto& member : world.members) expect_no_padding(*member);
+  for (auto& member : world.members) expect_no_padding(*member, options.block);
 }
 
 TEST(SparseRule, WhatWasProducedIsAppliedOrStillHeld) {
@@ -172,9 +172,11 @@ TEST(SparseRule, WhatWasProducedIsAppliedOrStillHeld) {
     const double density = std::vector{0.001, 0.05, 0.5, 1.0}[random() % 4];
     const std::string wire = wires[static_cast<std::size_t>(round) % wires.size()];
     const std::string selector = std::vector<std::string>{"blocks", "threshold", "random"}[random() % 3];
+    EngineOptions options = options_of(density, wire, selector);
+    options.block = std::size_t{16} << random() % 3;
     SCOPED_TRACE("round " + std::to_string(round) + ": " + selector + " at " + std::to_string(density) +
-                 ", " + wire);
-    expect_conserved(random, options_of(density, wire, selector));
+                 ", " + wire + " in blocks of " + std::to_string(options.block));
+    expect_conserved(random, options);
     if (HasFailure()) return;
   }
 }
@@ -191,15 +193,18 @@ TEST(SparseRule, NothingGathersInThePaddingWhateverTheOptimizer) {
   Random random(seed());
   for (const GroupSettings& settings : {momentum, adam}) {
     for (const double density : {0.3, 1.0}) {
-      for (const std::string wire : {"fp32", "int1"}) {
-        RuleMember member(0, {5, 100, 1, 700}, {settings}, options_of(density, wire));
+      for (const auto& [wire, block] : std::vector<std::pair<std::string, std::size_t>>{
+               {"fp32", 16}, {"int1", 16}, {"int1", 64}}) {
+        EngineOptions options = options_of(density, wire);
+        options.block = block;
+        RuleMember member(0, {5, 100, 1, 700}, {settings}, options);
         for (Iteration t = 1; t <= 5; ++t) {
           member.model.fill_gradients(random);
           std::vector<std::vector<PayloadPtr>> all;
           for (auto& payload : member.contribute(t)) all.push_back({payload});
           member.apply(t, all);
         }
-        expect_no_padding(member);
+        expect_no_padding(member, block);
       }
     }
   }

@@ -319,6 +319,7 @@ def other_name() -> torch.nn.Module:
         ({"lr": 0.5}, ["param group 0", "lr", "0.5"]),
         ({"staleness": 0}, ["staleness differs", "it is 0", "it is 1"]),
         ({"bucket_mib": 2}, ["bucket_bytes differs"]),
+        ({"block": 64}, ["block differs", "it is 16", "it is 64"]),
     ],
 )
 def test_members_that_differ_are_told_the_first_difference_on_both_sides(

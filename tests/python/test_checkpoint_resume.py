@@ -38,9 +38,11 @@ def test_a_resumed_run_goes_on_as_one_that_never_stopped_and_never_saved(
 
 
 @pytest.mark.parametrize("density", [0.05, 1])
-@pytest.mark.parametrize("wire", ["bf16", "int8", "int4", "int2", "int1"])
-def test_what_codes_left_behind_is_resumed(tmp_path: Path, wire: str, density: float) -> None:
-    options = {"wire": wire, "density": density}
+@pytest.mark.parametrize(
+    ("wire", "block"), [("bf16", 16), ("int8", 16), ("int4", 64), ("int2", 16), ("int1", 16), ("int1", 64)]
+)
+def test_what_codes_left_behind_is_resumed(tmp_path: Path, wire: str, block: int, density: float) -> None:
+    options = {"wire": wire, "block": block, "density": density}
 
     def members(body: Callable, *arguments: Any) -> list[tuple]:
         nets = [normed() for _ in range(2)]
@@ -95,7 +97,7 @@ def test_a_checkpoint_of_another_selector_or_of_other_buckets_loads(tmp_path: Pa
     run_members(1, lambda run: unbroken(run, normed(), tmp_path, selector="threshold"))
     ((buckets, *expected),) = run_members(1, lambda run: loaded(run, selector="threshold"))
     assert buckets >= 3
-    for options in ({"selector": "random"}, {"selector": "threshold", "bucket_mib": 1}):
+    for options in ({"selector": "random"}, {"block": 64}, {"selector": "threshold", "bucket_mib": 1}):
         ((buckets, *found),) = run_members(1, lambda run, options=options: loaded(run, **options))
         assert found == expected
         assert (buckets == 1) == ("bucket_mib" in options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import subprocess
@@ -174,6 +175,8 @@ def test_an_argument_of_another_type_is_an_error_that_names_it(
         ("density", "1.5"),
         ("staleness", "-1"),
         ("staleness", "1000000000000000000000"),
+        ("block", "8"),
+        ("block", "1e1"),
         ("bucket_mib", "-1"),
         ("bucket_mib", "inf"),
         ("bucket_mib", "nan"),
@@ -206,6 +209,8 @@ def test_a_number_that_makes_no_sense_is_an_error_that_names_the_variable(
         *(("selector", selector) for selector in ("blocks", "threshold", "random")),
         ("density", "1"),
         ("staleness", "0"),
+        ("block", "32"),
+        ("block", "64"),
         ("bucket_mib", "0.00390625"),
         ("bucket_mib", "32"),
         ("threads", "256"),
@@ -243,7 +248,7 @@ def test_the_environment_tunes_a_script_that_says_otherwise(monkeypatch: pytest.
 def test_the_page_names_every_variable_that_is_read() -> None:
     root = Path(__file__).parents[2]
     page = (root / "docs/environment.md").read_text()
-    options = ("rule", "density", "staleness", "wire", "selector", "bucket_mib", "threads", "step_timeout")
+    options = inspect.signature(Run.distribute).parameters.keys() - {"self", "model", "optimizer"}
     named = {f"STELLA_{option.upper()}" for option in options}
     for source in [*root.glob("python/stellatrain/*.py"), *root.glob("src/**/*.cpp")]:
         named |= set(re.findall(r"\"(STELLA_[A-Z_]+)\"", source.read_text()))

@@ -253,6 +253,7 @@ def test_other_optimizers_are_refused_naming_the_supported_ones(kind: type) -> N
         ("wire", "int3", "wire is 'int3'; it must be fp32, bf16, int8, int4, int2 or int1"),
         ("selector", "best", "selector is 'best'; it must be blocks, threshold or random"),
         ("rule", "dense", "rule is 'dense'; it must be sparse"),
+        ("block", 48, "block is 48; it must be 16, 32 or 64"),
         ("bucket_mib", 1000, "bucket_mib is 1000"),
         ("bucket_mib", -1, "bucket_mib is -1"),
         ("bucket_mib", float("inf"), "bucket_mib is inf"),

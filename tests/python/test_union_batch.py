@@ -57,14 +57,17 @@ def flat(net: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().reshape(-1) for p in net.parameters()])
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 3, 4])
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_equals_single_process_torch_on_the_union_batch(name: str, world_size: int) -> None:
+CASES = [(name, world_size, 16) for name in OPTIMIZERS for world_size in (1, 2, 3, 4)]
+CASES += [("nesterov", 2, 32), ("adamw", 3, 64)]
+
+
+@pytest.mark.parametrize(("name", "world_size", "block"), CASES)
+def test_equals_single_process_torch_on_the_union_batch(name: str, world_size: int, block: int) -> None:
     def member(run):
         net = nets[run.rank]
         if run.rank != 0:  # everybody must start from member 0's weights
             torch.nn.init.zeros_(net[0].weight)
-        _, optimizer = run.distribute(net, OPTIMIZERS[name](net), **EXACT)
+        _, optimizer = run.distribute(net, OPTIMIZERS[name](net), block=block, **EXACT)
         for x, y in zip(*batches(world_size), strict=True):
             optimizer.zero_grad()
             torch.nn.functional.mse_loss(net(x[run.rank]), y[run.rank]).backward()

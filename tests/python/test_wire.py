@@ -12,13 +12,13 @@ WIRES = ["fp32", "bf16", "int8", "int4", "int2", "int1"]
 BATCHES = vectors(8, 16)
 
 
-def trained(wires: list[str]) -> tuple[float, float]:
+def trained(wires: list[str], block: int = 16) -> tuple[float, float]:
     """The loss after 80 steps, and the bytes that member 0 sent; one member for each of `wires`."""
 
     def member(run: Run) -> tuple[torch.Tensor, float, float]:
         net = nets[run.rank]
         _, optimizer = run.distribute(
-            net, sgd(net), density=0.3, staleness=0, wire=wires[run.rank], bucket_mib=SMALL_BUCKETS
+            net, sgd(net), density=0.3, staleness=0, wire=wires[run.rank], block=block, bucket_mib=SMALL_BUCKETS
         )
         for _ in range(10):
             plain_loop(net, optimizer, BATCHES)
@@ -47,6 +47,14 @@ def test_fewer_bits_send_less_and_learn_as_the_rounding_error_goes_later() -> No
     assert best > 0
     for wire, after in zip(WIRES, losses, strict=True):
         assert before - after > 0.8 * best, wire
+
+
+def test_larger_blocks_of_codes_send_less_and_learn() -> None:
+    before = loss(mlp())
+    losses, sent = zip(*(trained(["int1"] * 2, block) for block in (16, 32, 64)), strict=True)
+    assert list(sent) == sorted(sent, reverse=True)
+    for after in losses:
+        assert before - after > 0.8 * (before - losses[0]) > 0
 
 
 def test_members_may_send_different_ones() -> None:
