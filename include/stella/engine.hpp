@@ -48,14 +48,22 @@ struct EngineOptions {
   double step_timeout_seconds = 1800;
 };
 
+// How a gradient's numbers lie in memory.
+enum class GradientType : std::uint8_t { fp32 = 0, bf16 = 1, fp16 = 2 };
+
+struct Gradient {
+  const void* data = nullptr;  // [numel]; null: no gradient in this step
+  GradientType type = GradientType::fp32;
+};
+
 // What the trainer hands over at one step. The engine uses the pointers only until step() returns.
 struct StepInput {
-  std::span<const float* const> gradients;  // by tensor, [numel] each; null: no gradient in this step
-  std::span<float* const> parameters;       // by tensor, [numel] each; changed blocks are written
-  std::span<const GroupSettings> groups;    // by group
-  double samples = 1;        // weight of this member's mean gradient in the iteration; 0 is skip
-  float gradient_scale = 1;  // gradients are multiplied by it (GradScaler: 1 / scale)
-  bool skip = false;         // contribute nothing in this iteration (GradScaler found inf)
+  std::span<const Gradient> gradients;    // by tensor
+  std::span<float* const> parameters;     // by tensor, [numel] each; changed blocks are written
+  std::span<const GroupSettings> groups;  // by group
+  double samples = 1;                     // weight of this member's mean gradient in the iteration; 0 is skip
+  float gradient_scale = 1;               // gradients are multiplied by it (GradScaler: 1 / scale)
+  bool skip = false;                      // contribute nothing in this iteration (GradScaler found inf)
 };
 
 // Times are sums over all iterations, in seconds; bytes are those of the whole session.

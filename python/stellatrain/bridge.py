@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import torch
 
+from stellatrain import _core
+
+_TYPES = {
+    torch.float32: _core.GradientType.fp32,
+    torch.bfloat16: _core.GradientType.bf16,
+    torch.float16: _core.GradientType.fp16,
+}
+
 
 class ParameterBridge:
     """One parameter: addresses for the engine, copies where torch's own memory will not do.
 
-    A contiguous fp32 tensor on the CPU is used in place. Anything else (CUDA, 16 bit, other strides, sparse
-    gradients) goes through host copies, by plain torch copies inside step().
+    Contiguous tensors on the CPU are used in place: weights of fp32, gradients of fp32, bf16 or fp16.
+    Anything else (CUDA, other strides, sparse gradients) goes through host copies, by plain torch copies
+    inside step().
     """
 
     def __init__(self, name: str, parameter: torch.nn.Parameter):
@@ -24,44 +33,44 @@ class ParameterBridge:
 
         refresh: the parameter was written by somebody else than the engine.
         """
-        if _usable_in_place(self.parameter):
+        if _usable_in_place(self.parameter, torch.float32):
             return self.parameter.data_ptr()
         if self._weights is None:
-            self._weights = self._host_tensor()
+            self._weights = self._host_tensor(torch.float32)
             refresh = True
         if refresh:
             self._weights.copy_(self.parameter.detach())
         return self._weights.data_ptr()
 
-    def gradient_address(self) -> int:
-        """This step's gradient, [numel] fp32; 0 when there is none."""
+    def gradient(self) -> tuple[int, _core.GradientType]:
+        """Address and type of this step's gradient, [numel]; address 0 when there is none."""
         gradient = self.parameter.grad
         if gradient is None:
-            return 0
-        if _usable_in_place(gradient):
-            return gradient.data_ptr()
-        if self._gradient is None:
-            self._gradient = self._host_tensor()
-        if gradient.layout is not torch.strided:
-            gradient = gradient.to_dense()
-        self._gradient.copy_(gradient.detach())
-        return self._gradient.data_ptr()
+            return 0, _core.GradientType.fp32
+        dtype = gradient.dtype if gradient.dtype in _TYPES else torch.float32
+        if not _usable_in_place(gradient, dtype):
+            if self._gradient is None or self._gradient.dtype is not dtype:
+                self._gradient = self._host_tensor(dtype)
+            if gradient.layout is not torch.strided:
+                gradient = gradient.to_dense()
+            gradient = self._gradient.copy_(gradient.detach())
+        return gradient.data_ptr(), _TYPES[dtype]
 
     def weights_written(self) -> None:
         """The engine wrote into weights_address()."""
-        if self._weights is not None and not _usable_in_place(self.parameter):
+        if self._weights is not None and not _usable_in_place(self.parameter, torch.float32):
             with torch.no_grad():
                 self.parameter.copy_(self._weights)
 
-    def _host_tensor(self) -> torch.Tensor:
+    def _host_tensor(self, dtype: torch.dtype) -> torch.Tensor:
         on_gpu = self.parameter.is_cuda
-        return torch.empty(self.parameter.shape, dtype=torch.float32, pin_memory=on_gpu)
+        return torch.empty(self.parameter.shape, dtype=dtype, pin_memory=on_gpu)
 
 
-def _usable_in_place(tensor: torch.Tensor) -> bool:
+def _usable_in_place(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
     return (
         tensor.layout is torch.strided
-        and tensor.dtype is torch.float32
+        and tensor.dtype is dtype
         and tensor.device.type == "cpu"
         and tensor.is_contiguous()
     )

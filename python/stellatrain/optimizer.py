@@ -192,7 +192,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
             _core.forget(engine)
             self._over = forks.NO_MEMBER
 
-    def _gradients(self) -> list[int]:
+    def _gradients(self) -> list[tuple[int, _core.GradientType]]:
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None or parameter.numel() == 0:
@@ -203,7 +203,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
                         f"a parameter of shape {tuple(parameter.shape)} that was frozen at distribute() has "
                         "a gradient now; unfreeze parameters before distribute()",
                     )
-        return [bridge.gradient_address() for bridge in self._bridges]
+        return [bridge.gradient() for bridge in self._bridges]
 
     def _saved_by_parameter(self, state_dict: dict[str, Any]) -> dict[torch.Tensor, dict[str, Any]]:
         saved = [key for group in state_dict["param_groups"] for key in group["params"]]

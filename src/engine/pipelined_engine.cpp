@@ -125,6 +125,10 @@ void PipelinedEngine::check_input(const StepInput& input) const {
     refuse("the model has " + std::to_string(tensors_.size()) + " parameters, but " +
            std::to_string(input.gradients.size()) + " gradients were passed");
   }
+  for (const Gradient& gradient : input.gradients) {
+    if (gradient.type > GradientType::fp16)
+      refuse("gradient type " + std::to_string(static_cast<unsigned>(gradient.type)) + " is unknown");
+  }
   if (input.groups.size() != groups_) refuse("the number of param groups changed");
   for (const GroupSettings& group : input.groups) validate(group);
   if (!usable_samples(input.samples)) {

@@ -45,6 +45,28 @@ void clear_padding(SparseBucket& bucket) {
   }
 }
 
+// Calls visit(values) with the slice's part of a gradient that is there.
+template <class Visit>
+void with_values(const Gradient& gradient, const Slice& slice, Visit visit) {
+  const auto values = [&]<class T>(const T* data) {
+    return std::span<const T>(data + slice.begin, slice.numel);
+  };
+  switch (gradient.type) {
+    case GradientType::fp32:
+      return visit(values(static_cast<const float*>(gradient.data)));
+    case GradientType::bf16:
+      return visit(values(static_cast<const Bf16*>(gradient.data)));
+    case GradientType::fp16:
+      return visit(values(static_cast<const Fp16*>(gradient.data)));
+  }
+}
+
+bool all_finite(std::span<const float> values) { return find_nonfinite(values) == values.size(); }
+template <class Half>
+bool all_finite(std::span<const Half> values) {
+  return std::ranges::all_of(values, [](Half value) { return is_finite(value); });
+}
+
 // The scores of the blocks that can be chosen.
 std::span<const float> scores_to_send(SparseBucket& bucket) {
   if (bucket.block_scores.empty()) return bucket.scores;
@@ -93,32 +115,37 @@ std::optional<std::uint32_t> SparseRule::copy(BucketId id, const StepInput& inpu
   const float weight = static_cast<float>(input.samples) * input.gradient_scale;
   for (std::size_t i = 0; i < bucket.layout.slices.size(); ++i) {
     const Slice& slice = bucket.layout.slices[i];
-    const float* gradient = input.gradients[slice.tensor];
-    const bool present = gradient != nullptr;
-    const float* added = present ? gradient + slice.begin : bucket.residual.data() + slice.offset;
-    const bool finite = accumulate(bucket, slice, added, present ? weight : 0);
+    const Gradient& gradient = input.gradients[slice.tensor];
+    const bool present = gradient.data != nullptr;
+    bool finite = false;
+    if (!present) {  // its residual lives on
+      finite = accumulate(bucket, slice, bucket.residual.data() + slice.offset, 0);
+    } else {
+      with_values(gradient, slice, [&](auto values) {
+        finite = accumulate(bucket, slice, values.data(), weight);
+        // Otherwise a square or a sum overflowed: contribute() sees which.
+        if (!finite && !bad && !all_finite(values)) bad = slice.tensor;
+      });
+    }
     bucket.present[i] = present;
     bucket.scores_are_finite &= finite;
-    if (!finite && present && !bad) {
-      const std::span<const float> values(gradient + slice.begin, slice.numel);
-      if (find_nonfinite(values) < values.size())
-        bad = slice.tensor;  // else a square or a sum overflowed: contribute() sees which
-    }
   }
   return bad;
 }
 
 // accumulated = residual + weight * gradient for one slice, with the scores; whether all of these are finite.
-bool SparseRule::accumulate(SparseBucket& bucket, const Slice& slice, const float* gradient, float weight) {
+template <class T>
+bool SparseRule::accumulate(SparseBucket& bucket, const Slice& slice, const T* gradient, float weight) {
   const std::size_t whole = slice.numel / kBlock * kBlock;
   const float* residual = bucket.residual.data() + slice.offset;
   float* sum = bucket.accumulated.data() + slice.offset;
   float* scores = bucket.scores.data() + slice.offset / kBlock;
-  accumulate_score({gradient, whole}, weight, residual, sum, scores);
+  accumulate_score(std::span(gradient, whole), weight, residual, sum, scores);
   if (whole < slice.numel) {
-    std::array<float, kBlock> tail{};
+    std::array<T, kBlock> tail{};
     std::copy(gradient + whole, gradient + slice.numel, tail.begin());
-    accumulate_score(tail, weight, residual + whole, sum + whole, scores + whole / kBlock);
+    accumulate_score(std::span<const T>(tail), weight, residual + whole, sum + whole,
+                     scores + whole / kBlock);
   }
   const std::size_t blocks = (slice.numel + kBlock - 1) / kBlock;
   return find_nonfinite({scores, blocks}) == blocks;

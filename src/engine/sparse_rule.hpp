@@ -60,7 +60,8 @@ class SparseRule final : public Rule {
   std::uint64_t blocks_applied() const { return blocks_applied_; }
 
  private:
-  bool accumulate(SparseBucket& bucket, const Slice& slice, const float* gradient, float weight);
+  template <class T>
+  bool accumulate(SparseBucket& bucket, const Slice& slice, const T* gradient, float weight);
   std::vector<BlockId> choose(SparseBucket& bucket);
   std::vector<BlockId> present_blocks(const SparseBucket& bucket, std::span<const float> scores) const;
   template <class Read>

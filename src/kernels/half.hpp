@@ -12,4 +12,7 @@ struct Fp16 {  // IEEE 754 binary16
   std::uint16_t bits;
 };
 
+constexpr bool is_finite(Bf16 half) { return (half.bits & 0x7f80) != 0x7f80; }
+constexpr bool is_finite(Fp16 half) { return (half.bits & 0x7c00) != 0x7c00; }
+
 }  // namespace stella

@@ -5,6 +5,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
@@ -32,12 +33,16 @@ std::vector<T*> pointers(const Addresses& addresses) {
   return result;
 }
 
-void step(Engine& engine, const Addresses& gradients, const Addresses& parameters,
-          const std::vector<GroupSettings>& groups, double samples, float gradient_scale, bool skip) {
-  const auto gradient_pointers = pointers<const float>(gradients);
+void step(Engine& engine, const std::vector<std::pair<std::uintptr_t, GradientType>>& gradients,
+          const Addresses& parameters, const std::vector<GroupSettings>& groups, double samples,
+          float gradient_scale, bool skip) {
+  std::vector<Gradient> views;
+  views.reserve(gradients.size());
+  for (const auto& [address, type] : gradients)
+    views.push_back({reinterpret_cast<const void*>(address), type});
   const auto parameter_pointers = pointers<float>(parameters);
   StepInput input;
-  input.gradients = gradient_pointers;
+  input.gradients = views;
   auto writable = parameter_pointers;
   input.parameters = writable;
   input.groups = groups;
@@ -167,6 +172,10 @@ void bind_engine(nb::module_& module) {
   bind_settings(module);
   bind_options(module);
   bind_stats(module);
+  nb::enum_<GradientType>(module, "GradientType")
+      .value("fp32", GradientType::fp32)
+      .value("bf16", GradientType::bf16)
+      .value("fp16", GradientType::fp16);
   nb::enum_<Level>(module, "Level")
       .value("active", Level::active)
       .value("epoch_ended", Level::epoch_ended)

@@ -94,14 +94,14 @@ struct Model {
       gradients.emplace_back(size, 0.0f);
     }
     for (auto& tensor : weights) weight_pointers.push_back(tensor.data());
-    for (auto& tensor : gradients) gradient_pointers.push_back(tensor.data());
+    for (auto& tensor : gradients) gradient_views.push_back({tensor.data()});
   }
   void fill_gradients(float value) {
     for (auto& tensor : gradients) std::fill(tensor.begin(), tensor.end(), value);
   }
   StepInput input(std::span<const GroupSettings> groups) {
     StepInput input;
-    input.gradients = gradient_pointers;
+    input.gradients = gradient_views;
     input.parameters = weight_pointers;
     input.groups = groups;
     return input;
@@ -114,7 +114,7 @@ struct Model {
   std::vector<TensorSpec> specs;
   std::vector<std::vector<float>> weights, gradients;
   std::vector<float*> weight_pointers;
-  std::vector<const float*> gradient_pointers;
+  std::vector<Gradient> gradient_views;
 };
 
 }  // namespace stella::testing

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "engine/members.hpp"
+#include "kernels/half_testing.hpp"
 #include "kernels/kernel_testing.hpp"
 #include "net/test_thread.hpp"
 #include "stella/error.hpp"
@@ -193,8 +194,8 @@ TEST(SparseRule, NothingGathersInThePaddingWhateverTheOptimizer) {
   Random random(seed());
   for (const GroupSettings& settings : {momentum, adam}) {
     for (const double density : {0.3, 1.0}) {
-      for (const auto& [wire, block] : std::vector<std::pair<std::string, std::size_t>>{
-               {"fp32", 16}, {"int1", 16}, {"int1", 64}}) {
+      for (const auto& [wire, block] :
+           std::vector<std::pair<std::string, std::size_t>>{{"fp32", 16}, {"int1", 16}, {"int1", 64}}) {
         EngineOptions options = options_of(density, wire);
         options.block = block;
         RuleMember member(0, {5, 100, 1, 700}, {settings}, options);
@@ -207,6 +208,59 @@ TEST(SparseRule, NothingGathersInThePaddingWhateverTheOptimizer) {
         expect_no_padding(member, block);
       }
     }
+  }
+}
+
+template <class Half>
+std::vector<std::vector<Half>> halves_of(Model& model, Random& random, GradientType type) {
+  std::vector<std::vector<Half>> halves;
+  for (std::size_t tensor = 0; tensor < model.gradients.size(); ++tensor) {
+    auto& values = halves.emplace_back();
+    for (float& value : model.gradients[tensor]) {
+      values.push_back(finite_half<Half>(random));
+      value = std::fabs(value_of(values.back())) < 1e6f ? value_of(values.back()) : 0;
+      if (value == 0) values.back() = Half{0};
+    }
+    model.gradient_views[tensor] = {values.data(), type};
+  }
+  return halves;
+}
+
+template <class Half>
+void expect_halves_to_be_their_values(GradientType type) {
+  Random random(seed());
+  const std::vector<std::int64_t> sizes = {3000, 17, 1};
+  RuleMember narrow(0, sizes, {plain_sgd(0.1)}, options_of(0.2));
+  RuleMember wide(0, sizes, {plain_sgd(0.1)}, options_of(0.2));
+  for (Iteration t = 1; t <= 5; ++t) {
+    const auto halves = halves_of<Half>(narrow.model, random, type);
+    wide.model.gradients = narrow.model.gradients;
+    for (std::size_t i = 0; i < sizes.size(); ++i)
+      wide.model.gradient_views[i] = {wide.model.gradients[i].data()};
+    std::vector<std::vector<PayloadPtr>> all;
+    const auto expected = wide.contribute(t);
+    for (auto& payload : narrow.contribute(t)) all.push_back({payload});
+    for (std::size_t bucket = 0; bucket < all.size(); ++bucket)
+      ASSERT_EQ(all[bucket][0]->bytes(), expected[bucket]->bytes());
+    narrow.apply(t, all);
+    wide.apply(t, all);
+  }
+}
+
+TEST(SparseRule, GradientsOfSixteenBitsAreTheirValues) {
+  expect_halves_to_be_their_values<Bf16>(GradientType::bf16);
+  expect_halves_to_be_their_values<Fp16>(GradientType::fp16);
+}
+
+TEST(SparseRule, AnInfinityOfSixteenBitsIsNamed) {
+  for (const auto& [type, infinity] : {std::pair{GradientType::bf16, std::uint16_t{0x7f80}},
+                                       std::pair{GradientType::fp16, std::uint16_t{0x7c00}}}) {
+    RuleMember member(0, {40, 100}, {plain_sgd(0.1)}, options_of(0.2));
+    std::vector<std::uint16_t> bits(100);
+    bits[90] = infinity;
+    member.model.gradient_views[1] = {bits.data(), type};
+    StepInput input = member.model.input(member.groups);
+    EXPECT_EQ(member.rule->copy(0, input), std::optional<std::uint32_t>(1));
   }
 }
 
@@ -393,7 +447,7 @@ TEST(SparseRule, AParameterWithoutAGradientStaysAsItIs) {
   for (auto& tensor : member.model.weights) tensor.assign(40, 1.0f);
   member.rule->read_parameters(member.model.weight_pointers);
   member.rule->state_loaded(0, member.model.weight_pointers);
-  member.model.gradient_pointers[1] = nullptr;
+  member.model.gradient_views[1] = {};
   world.step(1);
   EXPECT_EQ(member.model.weights[0], std::vector<float>(40, 0.5f));  // decayed, though its gradient is zero
   EXPECT_EQ(member.model.weights[1], std::vector<float>(40, 1.0f));
