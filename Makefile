@@ -7,7 +7,7 @@ export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
 .PHONY: help demo test install setup build-tests test-cpp test-python lint format \
-        bench bench-hiding soak asan tsan emulate-avx512 fuzz clean
+        bench bench-kernels bench-hiding soak asan tsan emulate-avx512 fuzz clean
 
 help:  ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
@@ -43,9 +43,13 @@ format: setup  ## Formats everything
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
-bench: setup  ## Kernels against plain loops (takes 2 GB of memory)
+bench: setup  ## Kernels against plain loops (takes 6 GB of memory)
 	@cmake --preset release > /dev/null && cmake --build --preset release -j $(BUILD_JOBS) -- --quiet
 	build/release/bench/kernels/kernels_bench
+
+bench-kernels: setup  ## Kernels against the memory bus and against torch, in one run (docs/benchmarks/kernels.md)
+	@cmake --preset release > /dev/null && cmake --build --preset release -j $(BUILD_JOBS) --target kernels_bench -- --quiet
+	$(PYTHON) -m bench.kernel_table $(if $(DEEPSPEED),--deepspeed $(DEEPSPEED))
 
 bench-hiding: install  ## Does the network hide? Steps/s at 100 Mbps against no network (docs/benchmarks/hiding.md)
 	$(PYTHON) -m bench.hiding

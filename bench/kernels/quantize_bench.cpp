@@ -16,7 +16,8 @@ std::vector<BlockId> first_blocks() {
   return blocks;
 }
 
-void measure(benchmark::State& state, void (*kernel)(std::span<const BlockId>, std::size_t, const float*, float*)) {
+void measure(benchmark::State& state,
+             void (*kernel)(std::span<const BlockId>, std::size_t, const float*, float*)) {
   const auto blocks = first_blocks();
   const auto values = normal(kTaken * kBlock);
   std::vector<float> result(kTaken);

@@ -9,8 +9,7 @@ namespace stella::bench {
 namespace {
 
 AlignedArray<float>& large(std::size_t which) {
-  static std::array<AlignedArray<float>, 2> arrays = {AlignedArray<float>(kLarge),
-                                                      AlignedArray<float>(kLarge)};
+  static std::array<AlignedArray<float>, 2> arrays = {repeated_normal(kLarge), repeated_normal(kLarge)};
   return arrays[which];
 }
 
@@ -24,8 +23,11 @@ void read(benchmark::State& state) {
   const auto values = share(state, 0);
   std::uint64_t sum = 0;
   for (auto _ : state) {
-    const auto* words = reinterpret_cast<const std::uint64_t*>(values.data());
-    for (std::size_t i = 0; i < values.size() / 2; ++i) sum += words[i];
+    for (std::size_t i = 0; i < values.size(); i += 2) {
+      std::uint64_t word;
+      std::memcpy(&word, &values[i], sizeof word);
+      sum += word;
+    }
     benchmark::DoNotOptimize(sum);
   }
   state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(values.size()));

@@ -18,7 +18,13 @@ def trained(wires: list[str], block: int = 16) -> tuple[float, float]:
     def member(run: Run) -> tuple[torch.Tensor, float, float]:
         net = nets[run.rank]
         _, optimizer = run.distribute(
-            net, sgd(net), density=0.3, staleness=0, wire=wires[run.rank], block=block, bucket_mib=SMALL_BUCKETS
+            net,
+            sgd(net),
+            density=0.3,
+            staleness=0,
+            wire=wires[run.rank],
+            block=block,
+            bucket_mib=SMALL_BUCKETS,
         )
         for _ in range(10):
             plain_loop(net, optimizer, BATCHES)
