@@ -13,10 +13,13 @@ namespace stella {
 
 // Starts to load, from `array`, the block that comes some places after place k of `blocks`: its first cache
 // line, behind which the hardware sees the others coming.
-inline void prefetch_block(std::span<const BlockId> blocks, std::size_t k, const float* array,
-                           std::size_t block = kBlock) {
+template <class T>
+void prefetch_block(std::span<const BlockId> blocks, std::size_t k, const T* array,
+                    std::size_t block = kBlock) {
   constexpr std::size_t kAhead = 8;
-  if (k + kAhead < blocks.size()) hwy::Prefetch(array + std::size_t{blocks[k + kAhead]} * block);
+  if (k + kAhead >= blocks.size() || blocks[k + kAhead] == blocks[k] + kAhead)
+    return;  // none, or a plain run
+  hwy::Prefetch(array + std::size_t{blocks[k + kAhead]} * block);
 }
 
 }  // namespace stella

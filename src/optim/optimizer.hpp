@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -66,6 +67,9 @@ class SparseOptimizer {
     if (steps != std::numeric_limits<std::uint32_t>::max()) ++steps;
     return steps;
   }
+  // One more step of every block; returns their count. Where they have not made equally many, nothing, and
+  // nothing is counted.
+  std::optional<std::uint32_t> count_all();
 
  private:
   AlignedArray<std::uint32_t> steps_;

@@ -3,6 +3,8 @@
 #include <cassert>
 
 #include "kernels/block.hpp"
+#include "kernels/dense_sgd.hpp"
+#include "kernels/prefetch.hpp"
 #include "kernels/sparse_sgd.hpp"
 #include "optim/settings.hpp"
 #include "stella/error.hpp"
@@ -38,18 +40,28 @@ void SparseSgd::step(const SparseGradient& gradient, const GroupSettings& settin
 
   const bool with_momentum = settings.momentum != 0;
   if (with_momentum) allocate(kMomentum);
-  take_.clear();
-  if (with_momentum) {
-    const auto later = static_cast<float>(1 - settings.dampening);
-    for (const BlockId block : gradient.blocks) take_.push_back(count(block) == 1 ? 1.0f : later);
-  }
   const SgdStep step{.lr = static_cast<float>(settings.lr),
                      .momentum = static_cast<float>(settings.momentum),
                      .weight_decay = static_cast<float>(settings.weight_decay),
                      .nesterov = settings.nesterov,
                      .maximize = settings.maximize};
-  sparse_sgd(gradient.blocks, gradient.values.data(), step, take_, weights.data(),
-             with_momentum ? momentum_buffer_.data() : nullptr);
+  float* momentum_buffer = with_momentum ? momentum_buffer_.data() : nullptr;
+  const auto take = [later = static_cast<float>(1 - settings.dampening)](std::uint32_t t) {
+    return t == 1 ? 1.0f : later;
+  };
+  const bool everything = gradient.blocks.size() == total_blocks();
+  const auto t = everything && with_momentum ? count_all() : std::nullopt;
+  if (everything && (t || !with_momentum)) {  // the same bits, in less time
+    dense_sgd(gradient.values.span(), step, {.gradient_scale = 1, .take = take(t.value_or(1))},
+              {.weights = weights.data(), .momentum_buffer = momentum_buffer}, nullptr);
+    return;
+  }
+  take_.resize(with_momentum ? gradient.blocks.size() : 0);
+  for (std::size_t k = 0; k < take_.size(); ++k) {
+    prefetch_block(gradient.blocks, k, steps().data(), 1);
+    take_[k] = take(count(gradient.blocks[k]));
+  }
+  sparse_sgd(gradient.blocks, gradient.values.data(), step, take_, weights.data(), momentum_buffer);
 }
 
 std::vector<StateTensor> SparseSgd::state() {

@@ -55,6 +55,44 @@ TEST(Adam, ChangedBetasAreFollowed) {
   EXPECT_NEAR(weights[0], -0.125 - second, 1e-6);
 }
 
+// Corrections are remembered by their step, for the settings of the moment.
+TEST(Adam, EveryBlockIsCorrectedByTheSettingsOfItsOwnSteps) {
+  const GroupSettings first{.kind = OptimizerKind::adam, .lr = 0.125};
+  GroupSettings other_lr = first, other_betas = first;
+  other_lr.lr = 0.5;
+  other_betas.beta1 = 0.5;
+  other_betas.beta2 = 0.75;
+  for (const GroupSettings& second : {other_lr, other_betas}) {
+    SparseAdam optimizer(first, 3);
+    std::vector<float> weights(3 * kBlock);
+    optimizer.step(sparse({0}, ones()), first, weights);
+    optimizer.step(sparse({1}, ones()), second, weights);  // its first step, too
+    optimizer.step(sparse({2}, ones()), first, weights);
+    SparseAdam fresh(second, 3);
+    std::vector<float> expected(3 * kBlock);
+    fresh.step(sparse({1}, ones()), second, expected);
+    EXPECT_EQ(weights[kBlock], expected[kBlock]);
+    EXPECT_EQ(weights[2 * kBlock], weights[0]);
+  }
+}
+
+TEST(Adam, StepsThatShareAPlaceAmongTheRememberedAreToldApart) {
+  const GroupSettings settings{.kind = OptimizerKind::adam, .lr = 0.125};
+  SparseAdam both(settings, 3), alone(settings, 3);
+  std::vector<float> weights(3 * kBlock), expected(3 * kBlock);
+  for (int t = 1; t <= 256; ++t) {
+    both.step(sparse({0}, ones()), settings, weights);
+    alone.step(sparse({0}, ones()), settings, expected);
+  }
+  std::vector<float> two = ones();
+  two.resize(2 * kBlock, 1.0f);
+  both.step(sparse({0, 1}, two), settings, weights);  // steps 257 and 1
+  alone.step(sparse({0}, ones()), settings, expected);
+  SparseAdam fresh(settings, 3);
+  fresh.step(sparse({1}, ones()), settings, expected);
+  EXPECT_EQ(weights, expected);
+}
+
 TEST(Adam, AmsgradSwitchedOnLaterGetsItsArrayThen) {
   GroupSettings settings{.kind = OptimizerKind::adamw};
   SparseAdam optimizer(settings, 3);
