@@ -1,4 +1,4 @@
-"""Between torch's tensors and the engine, which sees contiguous fp32 on the host."""
+"""Between torch's tensors and the engine, which sees contiguous numbers on the host."""
 
 from __future__ import annotations
 

@@ -264,6 +264,26 @@ TEST(SparseRule, AnInfinityOfSixteenBitsIsNamed) {
   }
 }
 
+TEST(SparseRule, PaddingIsAtTheStepOfItsTensorAfterALoad) {
+  GroupSettings adam;
+  adam.kind = OptimizerKind::adamw;
+  EngineOptions options = options_of(1);
+  options.block = 64;
+  RuleMember member(0, {1000, 5, 64}, {adam}, options);
+  for (const StateArray& array : member.rule->state()) {
+    if (array.name != "steps") continue;
+    auto* steps = static_cast<std::uint32_t*>(array.data);
+    std::fill_n(steps, (array.numel + kBlock - 1) / kBlock, array.tensor + 7);
+  }
+  member.rule->state_loaded(7, member.model.weight_pointers);
+  for (const StateArray& array : member.rule->state()) {
+    if (array.name != "steps") continue;
+    const auto* steps = static_cast<const std::uint32_t*>(array.data);
+    const std::size_t blocks = (array.numel + 63) / 64 * 4;
+    for (std::size_t i = 0; i < blocks; ++i) EXPECT_EQ(steps[i], array.tensor + 7) << i;
+  }
+}
+
 TEST(SparseRule, EverybodyHoldsTheSameWeightsAndDigests) {
   Random random(seed());
   World world(3, {700, 33}, 0.1, options_of(0.2));
