@@ -97,7 +97,8 @@ def test_a_checkpoint_of_another_selector_or_of_other_buckets_loads(tmp_path: Pa
     run_members(1, lambda run: unbroken(run, normed(), tmp_path, selector="threshold"))
     ((buckets, *expected),) = run_members(1, lambda run: loaded(run, selector="threshold"))
     assert buckets >= 3
-    for options in ({"selector": "random"}, {"selector": "threshold", "block": 64}, {"selector": "threshold", "bucket_mib": 1}):
+    same = {"selector": "threshold"}
+    for options in ({"selector": "random"}, same | {"block": 64}, same | {"bucket_mib": 1}):
         ((buckets, *found),) = run_members(1, lambda run, options=options: loaded(run, **options))
         assert found == expected
         assert (buckets == 1) == ("bucket_mib" in options)
