@@ -31,21 +31,21 @@ inline AlignedArray<float> normal(std::size_t size, std::uint64_t seed = 1) {
 // The same million numbers again and again: for arrays so large that drawing them would take longer than what
 // is measured.
 inline AlignedArray<float> repeated_normal(std::size_t size) {
-  const auto some = normal(std::min(size, kNumel));
+  static const auto some = normal(kNumel);
   AlignedArray<float> values(size);
-  for (std::size_t at = 0; at < size; at += some.size())
-    std::copy_n(some.data(), std::min(some.size(), size - at), values.data() + at);
+  for (std::size_t at = 0; at < size; at += kNumel)
+    std::copy_n(some.data(), std::min(kNumel, size - at), values.data() + at);
   return values;
 }
 
-// Each block with that probability, ascending.
-inline std::vector<BlockId> some_blocks(double density, std::uint64_t seed = 1) {
+// Each block with that probability, ascending: by the gaps between them.
+inline std::vector<BlockId> some_blocks(double density, std::uint64_t seed = 1, std::size_t total = kBlocks) {
   std::mt19937_64 random(seed);
-  std::bernoulli_distribution chosen(density);
+  std::geometric_distribution<std::size_t> gap(std::min(density, 0.999999));
   std::vector<BlockId> blocks;
-  for (std::size_t block = 0; block < kBlocks; ++block) {
-    if (chosen(random)) blocks.push_back(static_cast<BlockId>(block));
-  }
+  for (std::size_t block = density < 1 ? gap(random) : 0; block < total;
+       block += 1 + (density < 1 ? gap(random) : 0))
+    blocks.push_back(static_cast<BlockId>(block));
   return blocks;
 }
 

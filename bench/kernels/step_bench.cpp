@@ -1,7 +1,5 @@
 // Optimizer steps over whole models, as the engine makes them: buckets of a million parameters, sparse
 // gradients of random blocks. Against the dense kernels over as many parameters.
-#include <set>
-
 #include "bench_data.hpp"
 #include "compress/merge.hpp"
 #include "optim/optimizer.hpp"
@@ -32,8 +30,8 @@ std::vector<SparseGradient> some_gradients(double density, std::uint64_t seed) {
   std::vector<SparseGradient> gradients;
   for (std::size_t i = 0; i < count; ++i) {
     auto blocks = some_blocks(density, seed + i);
-    auto values = normal(blocks.size() * kBlock, seed + i);
-    gradients.push_back({std::move(blocks), std::move(values)});
+    const std::size_t size = blocks.size() * kBlock;
+    gradients.push_back({std::move(blocks), repeated_normal(size)});
   }
   return gradients;
 }
@@ -111,16 +109,18 @@ void merge_and_step(benchmark::State& state) {
   constexpr std::size_t kMembers = 4;
   const std::size_t total = static_cast<std::size_t>(state.range(0)) * kBlocks;
   const std::size_t sent = static_cast<std::size_t>(state.range(1)) * 1024 / kBlock;
-  std::mt19937_64 random(1);
-  std::uniform_int_distribution<BlockId> any(0, static_cast<BlockId>(total - 1));
+  const double density = static_cast<double>(sent) / static_cast<double>(total);
   // Until a block comes again, a gigabyte of others has been touched.
   const std::size_t touched = kMembers * sent * kBlock * 4 * sizeof(float);
   std::vector<std::vector<SparseGradient>> turns((std::size_t{1} << 30) / touched + 1);
+  std::uint64_t seed = 0;
+  std::size_t received = 0;
   for (auto& contributions : turns) {
     for (std::size_t member = 0; member < kMembers; ++member) {
-      std::set<BlockId> blocks;
-      while (blocks.size() < sent) blocks.insert(any(random));
-      contributions.push_back({{blocks.begin(), blocks.end()}, normal(sent * kBlock, member)});
+      auto blocks = some_blocks(density, ++seed, total);
+      const std::size_t size = blocks.size() * kBlock;
+      received += size;
+      contributions.push_back({std::move(blocks), repeated_normal(size)});
     }
   }
   const GroupSettings settings = adamw();
@@ -132,7 +132,7 @@ void merge_and_step(benchmark::State& state) {
     optimizer->step(merged, settings, weights);
     benchmark::ClobberMemory();
   }
-  state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(kMembers * sent * kBlock));
+  state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(received / turns.size()));
 }
 BENCHMARK(merge_and_step)
     ->ArgsProduct({{1, 4, 16, 64, 256}, {10}})
