@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import math
-import struct
+from typing import Any
 
 from stellatrain import _core
 from stellatrain.errors import error
-
-_MESSAGE = struct.Struct("<dd")  # value, samples
+from stellatrain.messages import exchanged, require
 
 
 def mean(session: _core.Session, value: float, samples: float) -> float:
     """See Run.mean."""
+
+    def check(message: Any) -> None:
+        number, weight = message
+        require(isinstance(number, float), "a number")
+        require(isinstance(weight, float) and math.isfinite(weight) and weight >= 0, "a count of samples")
+
     if not (math.isfinite(samples) and samples >= 0):
         raise error("invalid_argument", f"samples is {samples}; it must be at least 0 and finite")
-    numbers = []
-    for rank, message in enumerate(session.all_gather("mean", _MESSAGE.pack(value, samples))):
-        if len(message) != _MESSAGE.size:
-            raise error("protocol", f"{session.describe(rank)} sent {len(message)} bytes in 'mean', not 16")
-        numbers.append(_MESSAGE.unpack(message))
+    numbers = exchanged(session, "mean", [value, samples], check)
     total = sum(weight for _, weight in numbers)
     if not total > 0:
         raise error("invalid_argument", "mean() of no samples: all members passed samples=0")

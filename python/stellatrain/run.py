@@ -105,7 +105,7 @@ class Run:
                 "invalid_argument",
                 "this run trains a model already; a second model needs a Run of its own (stellatrain.Run)",
             )
-        tuned("rule", str, rule)
+        tuned("rule", str, rule)  # there is one so far
         options = _core.EngineOptions()
         alone = self.world_size == 1
         options.density = tuned("density", float, (1.0 if alone else 0.01) if density is None else density)

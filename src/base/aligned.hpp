@@ -21,9 +21,8 @@ inline constexpr std::size_t kHugePage = std::size_t{2} << 20;  // bytes, of x86
 //
 // One that fills huge pages asks for them: blocks far apart in it then cost a cache miss, but no page walk.
 // And such arrays start at different places of their pages: where several of them are passed over side by
-// side, their lines would otherwise compete for the same places of the caches (dense AdamW: a sixth of its
-// time). It reserves up to 2 MiB of addresses more, no memory; the kernel may take its time to find huge
-// pages.
+// side, their lines would otherwise compete for the same places of the caches. It reserves up to 2 MiB of
+// addresses more, no memory; the kernel may take its time to find huge pages.
 template <class T>
 requires std::is_trivially_copyable_v<T>
 class AlignedArray {

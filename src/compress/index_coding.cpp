@@ -84,11 +84,11 @@ IndexCoding encode_cheapest(std::span<const BlockId> blocks, std::uint64_t total
   const std::size_t begin = out.size();
   const std::uint64_t map = bit_map_bytes(total_blocks);
   if (blocks.size() <= map) {
-    encode_gaps(blocks, out);
+    encode_indices(IndexCoding::gaps, blocks, total_blocks, out);
     if (out.size() - begin <= map) return IndexCoding::gaps;
     out.resize(begin);
   }
-  encode_bit_map(blocks, total_blocks, out);
+  encode_indices(IndexCoding::bit_map, blocks, total_blocks, out);
   return IndexCoding::bit_map;
 }
 

@@ -23,37 +23,18 @@ struct Unpublished {
   std::vector<BlockId> blocks;  // ascending
 };
 
-// The blocks, of layout.block elements, whose end is padding.
-inline std::vector<ShortBlock> short_blocks_of(const BucketLayout& layout) {
-  std::vector<ShortBlock> result;
-  for (const Slice& slice : layout.slices) {
-    const std::size_t end = slice.offset + slice.numel;
-    const std::size_t block = layout.block;
-    if (end % block != 0) result.push_back({static_cast<BlockId>(end / block), end % block});
-  }
-  return result;
-}
-
 // Which thread may touch what: see Rule; the pipeline orders the calls.
 struct SparseBucket {
   SparseBucket(BucketLayout where, const GroupSettings& settings, std::string_view selector_name,
-               std::uint64_t seed)
-      : layout(std::move(where)),
-        short_blocks(short_blocks_of(layout)),
-        present(layout.slices.size()),
-        residual(layout.blocks * kBlock),
-        accumulated(layout.blocks * kBlock),
-        scores(layout.blocks),
-        block_scores(layout.block == kBlock ? 0 : layout.blocks * kBlock / layout.block),
-        selector(make_selector(selector_name, seed)),
-        weights(layout.blocks * kBlock),
-        optimizer(make_optimizer(settings, layout.blocks)) {}
+               std::uint64_t seed);
 
   const BucketLayout layout;
-  const std::vector<ShortBlock> short_blocks;
+  const std::vector<ShortBlock> short_blocks;  // of layout.block elements: those whose end is padding
 
   // Blocks of layout.block elements: what is chosen and sent.
   std::size_t blocks_to_send() const { return layout.blocks * kBlock / layout.block; }
+  // Their scores: sums of those of kBlock.
+  std::span<const float> scores_to_send();
 
   // This member's own.
   std::vector<std::uint8_t> present;  // by slice: it had a gradient in this iteration
@@ -71,6 +52,12 @@ struct SparseBucket {
   std::unique_ptr<SparseOptimizer> optimizer;
   DigestHistory digests;
   std::deque<Unpublished> unpublished;  // ascending by iteration
+
+  // After a step: weights behind the end of a tensor are +0 again. Adam with eps = 0 divides 0 by 0 there.
+  void clear_padding();
+  // After state was loaded, which holds no padding: blocks of kBlock that are nothing else are at the step of
+  // the last element before them. Where all have made equally many steps, optimizers are faster.
+  void count_padding();
 };
 
 }  // namespace stella

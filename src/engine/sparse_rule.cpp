@@ -36,15 +36,6 @@ std::string where(Iteration t, BucketId bucket) {
   return "iteration " + std::to_string(t) + ", bucket " + std::to_string(bucket);
 }
 
-// Adam with eps = 0 divides 0 by 0 there.
-void clear_padding(SparseBucket& bucket) {
-  const std::size_t block = bucket.layout.block;
-  for (const ShortBlock& one : bucket.short_blocks) {
-    float* values = bucket.weights.data() + one.block * block;
-    std::fill(values + one.numel, values + block, 0.0f);
-  }
-}
-
 // Calls visit(values) with the slice's part of a gradient that is there.
 template <class Visit>
 void with_values(const Gradient& gradient, const Slice& slice, Visit visit) {
@@ -65,29 +56,6 @@ bool all_finite(std::span<const float> values) { return find_nonfinite(values) =
 template <class Half>
 bool all_finite(std::span<const Half> values) {
   return std::ranges::all_of(values, [](Half value) { return is_finite(value); });
-}
-
-// A block of kBlock that is nothing but padding is at the step of the last element before it: where all have
-// made equally many steps, optimizers are faster. State holds no padding.
-void count_padding(SparseBucket& bucket) {
-  const std::span<std::uint32_t> steps = bucket.optimizer->steps();
-  const std::size_t parts = bucket.layout.block / kBlock;
-  for (const ShortBlock& one : bucket.short_blocks) {
-    const std::size_t first = one.block * parts;
-    const std::size_t last = first + (one.numel - 1) / kBlock;  // with an element
-    std::ranges::fill(steps.subspan(last, first + parts - last), steps[last]);
-  }
-}
-
-// The scores of the blocks that can be chosen.
-std::span<const float> scores_to_send(SparseBucket& bucket) {
-  if (bucket.block_scores.empty()) return bucket.scores;
-  const std::size_t parts = bucket.layout.block / kBlock;
-  for (std::size_t id = 0; id < bucket.block_scores.size(); ++id) {
-    const float* own = &bucket.scores[id * parts];
-    bucket.block_scores[id] = std::accumulate(own, own + parts, 0.0f);
-  }
-  return bucket.block_scores;
 }
 
 // The others' kinds are compared with the first one's.
@@ -184,7 +152,7 @@ PayloadPtr SparseRule::contribute(BucketId id, const Step& step) {
 }
 
 std::vector<BlockId> SparseRule::choose(SparseBucket& bucket) {
-  const std::span<const float> scores = scores_to_send(bucket);
+  const std::span<const float> scores = bucket.scores_to_send();
   const double density = density_;
   if (density >= 1) return present_blocks(bucket, scores);
   const auto wanted = std::llround(density * static_cast<double>(bucket.blocks_to_send()));
@@ -282,7 +250,7 @@ void SparseRule::apply(BucketId id, Update update) {
   if (!update.gradient.blocks.empty()) {  // nobody contributed: not even settings to step by
     digest -= hash_blocks(update.gradient.blocks, bucket.weights);
     bucket.optimizer->step(update.gradient, update.settings, bucket.weights);
-    clear_padding(bucket);
+    bucket.clear_padding();
     digest += hash_blocks(update.gradient.blocks, bucket.weights);
   }
   bucket.digests.add({update.iteration, digest});
@@ -405,7 +373,7 @@ bool SparseRule::set_selector_state(const SelectorState& state) {
 
 void SparseRule::state_loaded(Iteration iteration, std::span<float* const> parameters) {
   for (const auto& bucket : buckets_) {
-    count_padding(*bucket);
+    bucket->count_padding();
     bucket->digests.restart({iteration, hash_all_blocks(bucket->weights)});
     Unpublished behind{iteration, {}};
     for (const Slice& slice : bucket->layout.slices) {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import struct
 
 import pytest
 import torch
@@ -14,17 +13,26 @@ from stellatrain import Error
 from stellatrain.run import Run
 
 
+def means(values: list, samples: list) -> list[float]:
+    """By member. They leave in order: an end without finish() may overtake a third member's message."""
+
+    def member(run: Run) -> float:
+        result = run.mean(values[run.rank], samples[run.rank])
+        run.finish()
+        return result
+
+    return run_members(len(values), member)
+
+
 def test_it_is_the_mean_over_samples_and_the_same_number_everywhere() -> None:
-    values, samples = [0.1, 0.7, 5.0], [3, 1, 0]
-    means = run_members(3, lambda run: run.mean(values[run.rank], samples[run.rank]))
-    assert means == [(0.1 * 3 + 0.7) / 4] * 3
-    assert run_members(3, lambda run: run.mean(torch.tensor(float(run.rank)))) == [1.0] * 3
-    assert run_members(1, lambda run: run.mean(7)) == [7.0]
+    assert means([0.1, 0.7, 5.0], [3, 1, 0]) == [(0.1 * 3 + 0.7) / 4] * 3
+    assert means([torch.tensor(float(rank)) for rank in range(3)], [1, 1, 1]) == [1.0] * 3
+    assert means([7], [1]) == [7.0]
 
 
 def test_a_value_that_is_no_number_shows_on_all_unless_it_counts_for_nothing() -> None:
-    assert all(map(math.isnan, run_members(2, lambda run: run.mean(math.nan if run.rank else 1))))
-    assert run_members(2, lambda run: run.mean(*((math.nan, 0) if run.rank else (3, 2)))) == [3.0] * 2
+    assert all(map(math.isnan, means([1, math.nan], [1, 1])))
+    assert means([3, math.nan], [2, 0]) == [3.0] * 2
 
 
 @pytest.mark.parametrize("samples", [-1, math.nan, math.inf])
@@ -41,10 +49,11 @@ def test_a_mean_of_nothing_is_an_error_on_all() -> None:
         assert "all members passed samples=0" in str(failure)
 
 
-def test_what_no_member_sends_is_an_error_that_names_the_sender() -> None:
+@pytest.mark.parametrize("message", [b"[1.0]", b"[1.0, -1.0]", b"[1.0, NaN]", b'["1", 1.0]', b"7", b"?"])
+def test_what_no_member_sends_is_an_error_that_names_the_sender(message: bytes) -> None:
     def member(run: Run) -> float | None:
         if run.rank == 1:
-            run.session.all_gather("mean", struct.pack("<d", 1))
+            run.session.all_gather("mean", message)
             return None
         return run.mean(1)
 
