@@ -9,13 +9,12 @@ namespace {
 
 // Argument: density in 1/1000. Every iteration has other gradients, and what is selected leaves the residual
 // before the next, as in training; the clock stands still for that, it belongs to the encoding.
-//   beside  the sum lies beside the residual, as in the engine, which may have to drop the iteration
-void accumulate_score_select(benchmark::State& state, bool beside) {
+void accumulate_score_select(benchmark::State& state) {
   constexpr std::size_t kShift = 37 * kBlock, kTurns = 64;
   const std::size_t buckets = kLarge / kNumel / static_cast<std::size_t>(state.threads());
   const std::size_t budget = kBlocks * static_cast<std::size_t>(state.range(0)) / 1000;
   const auto gradients = repeated_normal(buckets * kNumel + kTurns * kShift);
-  AlignedArray<float> residuals(buckets * kNumel), sums(beside ? buckets * kNumel : 0);
+  AlignedArray<float> residuals(buckets * kNumel);
   AlignedArray<float> scores(buckets * kBlocks);
   std::vector<std::unique_ptr<Selector>> selectors;
   for (std::size_t bucket = 0; bucket < buckets; ++bucket)
@@ -24,16 +23,14 @@ void accumulate_score_select(benchmark::State& state, bool beside) {
   std::size_t turn = 0;
   const auto pass = [&] {
     const float* gradient = gradients.data() + turn++ % kTurns * kShift;
-    float* to = beside ? sums.data() : residuals.data();
     for (std::size_t bucket = 0; bucket < buckets; ++bucket) {
       const std::size_t at = bucket * kNumel;
-      accumulate_score(std::span(gradient + at, kNumel), 0.5f, residuals.data() + at, to + at,
+      accumulate_score(std::span(gradient + at, kNumel), 0.5f, residuals.data() + at,
                        &scores[bucket * kBlocks]);
       selectors[bucket]->select(scores.span().subspan(bucket * kBlocks, kBlocks), budget, chosen[bucket]);
     }
   };
   const auto take = [&] {
-    if (beside) std::swap(residuals, sums);
     for (std::size_t bucket = 0; bucket < buckets; ++bucket) {
       for (const BlockId block : chosen[bucket])
         std::fill_n(residuals.data() + bucket * kNumel + block * kBlock, kBlock, 0.0f);
@@ -51,8 +48,7 @@ void accumulate_score_select(benchmark::State& state, bool beside) {
   }
   state.SetItemsProcessed(state.iterations() * static_cast<std::int64_t>(buckets * kNumel));
 }
-BENCHMARK_CAPTURE(accumulate_score_select, in_place, false)->Arg(10)->ThreadRange(1, 2)->UseRealTime();
-BENCHMARK_CAPTURE(accumulate_score_select, beside, true)->Arg(10)->ThreadRange(1, 2)->UseRealTime();
+BENCHMARK(accumulate_score_select)->Arg(10)->ThreadRange(1, 2)->UseRealTime();
 
 }  // namespace
 }  // namespace stella::bench

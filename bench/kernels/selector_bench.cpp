@@ -13,7 +13,7 @@ void select(benchmark::State& state, const char* name) {
   for (std::size_t i = 0; i < kVariants; ++i) {
     AlignedArray<float> residual(kNumel);
     scores.emplace_back(kBlocks);
-    accumulate_score(normal(kNumel, i), 1, residual.data(), residual.data(), scores.back().data());
+    accumulate_score(normal(kNumel, i), 1, residual.data(), scores.back().data());
   }
   auto selector = make_selector(name, 1);
   std::vector<BlockId> chosen;

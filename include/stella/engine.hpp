@@ -135,7 +135,7 @@ class Engine {
   // "max_exp_avg_sq"), all 0. Returns false if the optimizer has none of that name.
   virtual bool allocate_moment(const std::string& name, std::uint32_t tensor) = 0;
   virtual SelectorState selector_state() = 0;
-  // Returns false, and changes nothing, if it is of another selector or of other buckets.
+  // Returns false, and changes nothing, if it is of another selector or of more or fewer buckets.
   virtual bool set_selector_state(const SelectorState& state) = 0;
   // After writing into the arrays of state(): continues after `iteration`. Where `parameters` (what the
   // trainer sees) differ from the consensus weights, the next step brings them up, as it would have without

@@ -45,8 +45,15 @@ asio::awaitable<void> Pipeline::copy_gradients(BucketId bucket, Step& step) {
   } catch (...) {
     error = std::current_exception();
   }
-  step.copied(bad);
+  if (step.copied(bad, error != nullptr)) {  // the last one
+    if (step.to_drop()) drop_gradients(step);
+    step.hand_over();
+  }
   if (error) std::rethrow_exception(error);
+}
+
+void Pipeline::drop_gradients(const Step& step) {
+  for (BucketId bucket = 0; bucket < gates_.size(); ++bucket) rule_.drop(bucket, step.input);
 }
 
 asio::awaitable<std::vector<PayloadPtr>> Pipeline::all_gather(PayloadPtr mine) {

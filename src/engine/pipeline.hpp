@@ -79,6 +79,7 @@ class Pipeline {
 
   asio::awaitable<void> run_bucket(BucketId bucket, std::shared_ptr<Step> step);
   asio::awaitable<void> copy_gradients(BucketId bucket, Step& step);
+  void drop_gradients(const Step& step);
   PayloadPtr contribute(BucketId bucket, const Step& step);
   asio::awaitable<std::vector<PayloadPtr>> all_gather(PayloadPtr mine);
   Update merge(BucketId bucket, std::span<const PayloadPtr> all);

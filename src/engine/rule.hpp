@@ -24,9 +24,10 @@ struct Update {
   std::vector<Digest> digests;  // by member: its weights when it contributed
 };
 
-// Different buckets may run in parallel. For one bucket the pipeline calls copy, contribute, merge and apply
-// of iteration t in this order; copy(t) after contribute(t - 1), apply(t) after apply(t - 1) and after
-// publish(t - max(staleness, 1)). merge(t) may run beside, or before, merge(t - 1): it changes nothing.
+// Different buckets may run in parallel. For one bucket the pipeline calls copy, perhaps drop, contribute,
+// merge and apply of iteration t in this order; copy(t) after contribute(t - 1), apply(t) after apply(t - 1)
+// and after publish(t - max(staleness, 1)). merge(t) may run beside, or before, merge(t - 1): it changes
+// nothing.
 class Rule {
  public:
   virtual ~Rule() = default;
@@ -36,6 +37,9 @@ class Rule {
   // Takes this iteration's gradient out of the trainer's memory. Returns the first tensor with a non-finite
   // gradient, if any.
   virtual std::optional<std::uint32_t> copy(BucketId bucket, const StepInput& input) = 0;
+
+  // After copy() of all buckets, one of which found such a tensor: forgets this iteration's gradient.
+  virtual void drop(BucketId bucket, const StepInput& input) = 0;
 
   // What this member tells the others in this iteration: header and encoded blocks.
   virtual PayloadPtr contribute(BucketId bucket, const Step& step) = 0;

@@ -25,7 +25,6 @@ SparseBucket::SparseBucket(BucketLayout where, const GroupSettings& settings, st
       short_blocks(short_blocks_of(layout)),
       present(layout.slices.size()),
       residual(layout.blocks * kBlock),
-      accumulated(layout.blocks * kBlock),
       scores(layout.blocks),
       block_scores(layout.block == kBlock ? 0 : blocks_to_send()),
       selector(make_selector(selector_name, seed)),

@@ -38,10 +38,9 @@ struct SparseBucket {
 
   // This member's own.
   std::vector<std::uint8_t> present;  // by slice: it had a gradient in this iteration
-  AlignedArray<float> residual;       // [blocks * kBlock] what was not sent yet
-  AlignedArray<float> accumulated;  // [blocks * kBlock] that and this iteration's gradient: the next residual
-                                    // unless the iteration is skipped
-  AlignedArray<float> scores;       // [blocks] sums of squares of accumulated
+  AlignedArray<float> residual;  // [blocks * kBlock] what was not sent yet, and this iteration's gradient
+  std::size_t accumulated = 0;   // elements, from the start, of which the latter is true
+  AlignedArray<float> scores;    // [blocks] sums of squares of the residual
   AlignedArray<float>
       block_scores;  // the same of blocks of layout.block elements; empty where that is kBlock
   bool scores_are_finite = true;

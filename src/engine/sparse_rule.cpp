@@ -36,6 +36,9 @@ std::string where(Iteration t, BucketId bucket) {
   return "iteration " + std::to_string(t) + ", bucket " + std::to_string(bucket);
 }
 
+// By which a gradient counts in the residual: payloads hold sums over samples.
+float weight_of(const StepInput& input) { return static_cast<float>(input.samples) * input.gradient_scale; }
+
 // Calls visit(values) with the slice's part of a gradient that is there.
 template <class Visit>
 void with_values(const Gradient& gradient, const Slice& slice, Visit visit) {
@@ -50,12 +53,6 @@ void with_values(const Gradient& gradient, const Slice& slice, Visit visit) {
     case GradientType::fp16:
       return visit(values(static_cast<const Fp16*>(gradient.data)));
   }
-}
-
-bool all_finite(std::span<const float> values) { return find_nonfinite(values) == values.size(); }
-template <class Half>
-bool all_finite(std::span<const Half> values) {
-  return std::ranges::all_of(values, [](Half value) { return is_finite(value); });
 }
 
 // The others' kinds are compared with the first one's.
@@ -85,50 +82,60 @@ SparseRule::SparseRule(std::vector<BucketLayout> layouts, std::vector<std::strin
 
 SparseRule::~SparseRule() = default;
 
-// The gradient is read once, while the trainer waits, and lands beside the residual rather than in it: until
-// all buckets have seen theirs, nobody knows whether the iteration counts.
+// The gradient is read once, while the trainer waits, and lands in the residual. Whether the iteration counts
+// is known only when all buckets have seen theirs: see drop().
 std::optional<std::uint32_t> SparseRule::copy(BucketId id, const StepInput& input) {
   SparseBucket& bucket = *buckets_[id];
+  bucket.accumulated = 0;
   if (input.skip) return std::nullopt;
-  std::optional<std::uint32_t> bad;
-  bucket.scores_are_finite = true;
-  const float weight = static_cast<float>(input.samples) * input.gradient_scale;
   for (std::size_t i = 0; i < bucket.layout.slices.size(); ++i) {
     const Slice& slice = bucket.layout.slices[i];
     const Gradient& gradient = input.gradients[slice.tensor];
-    const bool present = gradient.data != nullptr;
-    bool finite = false;
-    if (!present) {  // its residual lives on
-      finite = accumulate(bucket, slice, bucket.residual.data() + slice.offset, 0);
+    bucket.present[i] = gradient.data != nullptr;
+    std::size_t done = 0;
+    if (!bucket.present[i]) {  // its residual lives on
+      done = accumulate(bucket, slice, bucket.residual.data() + slice.offset, 0, slice.numel);
     } else {
       with_values(gradient, slice, [&](auto values) {
-        finite = accumulate(bucket, slice, values.data(), weight);
-        // Otherwise a square or a sum overflowed: contribute() sees which.
-        if (!finite && !bad && !all_finite(values)) bad = slice.tensor;
+        done = accumulate(bucket, slice, values.data(), weight_of(input), slice.numel);
       });
     }
-    bucket.present[i] = present;
-    bucket.scores_are_finite &= finite;
+    bucket.accumulated = slice.offset + done;
+    if (done < slice.numel) return slice.tensor;
   }
-  return bad;
+  bucket.scores_are_finite = find_nonfinite(bucket.scores) == bucket.scores.size();
+  return std::nullopt;
 }
 
-// accumulated = residual + weight * gradient for one slice, with the scores; whether all of these are finite.
-template <class T>
-bool SparseRule::accumulate(SparseBucket& bucket, const Slice& slice, const T* gradient, float weight) {
-  const std::size_t whole = slice.numel / kBlock * kBlock;
-  const float* residual = bucket.residual.data() + slice.offset;
-  float* sum = bucket.accumulated.data() + slice.offset;
-  float* scores = bucket.scores.data() + slice.offset / kBlock;
-  accumulate_score(std::span(gradient, whole), weight, residual, sum, scores);
-  if (whole < slice.numel) {
-    std::array<T, kBlock> tail{};
-    std::copy(gradient + whole, gradient + slice.numel, tail.begin());
-    accumulate_score(std::span<const T>(tail), weight, residual + whole, sum + whole,
-                     scores + whole / kBlock);
+// To the rounding of a sum: what was added is subtracted.
+void SparseRule::drop(BucketId id, const StepInput& input) {
+  SparseBucket& bucket = *buckets_[id];
+  for (std::size_t i = 0; i < bucket.layout.slices.size(); ++i) {
+    const Slice& slice = bucket.layout.slices[i];
+    if (slice.offset >= bucket.accumulated) break;
+    if (!bucket.present[i]) continue;
+    const std::size_t numel = std::min(slice.numel, bucket.accumulated - slice.offset);
+    with_values(input.gradients[slice.tensor], slice,
+                [&](auto values) { accumulate(bucket, slice, values.data(), -weight_of(input), numel); });
   }
-  const std::size_t blocks = (slice.numel + kBlock - 1) / kBlock;
-  return find_nonfinite({scores, blocks}) == blocks;
+  bucket.accumulated = 0;
+}
+
+// residual += weight * gradient for the first `numel` elements of a slice, with the scores of their blocks.
+// Stops in front of the first block whose gradient is not finite; returns how many elements were done.
+template <class T>
+std::size_t SparseRule::accumulate(SparseBucket& bucket, const Slice& slice, const T* gradient, float weight,
+                                   std::size_t numel) {
+  float* residual = bucket.residual.data() + slice.offset;
+  float* scores = bucket.scores.data() + slice.offset / kBlock;
+  const std::size_t whole = numel / kBlock * kBlock;
+  const std::size_t done = accumulate_score(std::span(gradient, whole), weight, residual, scores) * kBlock;
+  if (done < whole || whole == numel) return done;
+  std::array<T, kBlock> tail{};
+  std::copy(gradient + whole, gradient + numel, tail.begin());
+  return whole +
+         accumulate_score(std::span<const T>(tail), weight, residual + whole, scores + whole / kBlock) *
+             (numel - whole);
 }
 
 PayloadPtr SparseRule::contribute(BucketId id, const Step& step) {
@@ -142,7 +149,6 @@ PayloadPtr SparseRule::contribute(BucketId id, const Step& step) {
   Bytes body;
   if (!step.skip) {
     header.samples = step.input.samples;
-    std::swap(bucket.residual, bucket.accumulated);
     check_residual(bucket, step.iteration);
     const std::vector<BlockId> chosen = choose(bucket);
     encode_blocks(chosen, {coding_, bucket.layout.block, bucket.short_blocks}, bucket.residual, body);

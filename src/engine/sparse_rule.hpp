@@ -32,6 +32,7 @@ class SparseRule final : public Rule {
 
   std::size_t buckets() const override { return buckets_.size(); }
   std::optional<std::uint32_t> copy(BucketId bucket, const StepInput& input) override;
+  void drop(BucketId bucket, const StepInput& input) override;
   PayloadPtr contribute(BucketId bucket, const Step& step) override;
   Update merge(BucketId bucket, std::span<const PayloadPtr> payloads) override;
   void apply(BucketId bucket, Update update) override;
@@ -61,7 +62,8 @@ class SparseRule final : public Rule {
 
  private:
   template <class T>
-  bool accumulate(SparseBucket& bucket, const Slice& slice, const T* gradient, float weight);
+  std::size_t accumulate(SparseBucket& bucket, const Slice& slice, const T* gradient, float weight,
+                         std::size_t numel);
   std::vector<BlockId> choose(SparseBucket& bucket);
   std::vector<BlockId> present_blocks(const SparseBucket& bucket, std::span<const float> scores) const;
   template <class Read>

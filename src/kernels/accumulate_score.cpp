@@ -1,9 +1,9 @@
 #include "kernels/accumulate_score.hpp"
 
-#include <hwy/cache_control.h>
-
+#include <algorithm>
 #include <cassert>
-#include <cstdint>
+#include <cmath>
+#include <type_traits>
 
 #include "kernels/block.hpp"
 
@@ -23,41 +23,65 @@ template <class T>
 struct Arrays {
   const T* gradient;
   float weight;
-  const float* residual;
-  float* sum;
+  float* residual;
+  float* scores;
 };
 
-// sum = residual + weight * gradient in Lanes(d) places from `at`; returns sum^2. With kStream past the
-// caches.
-template <bool kStream, class D, class T>
-HWY_INLINE hn::Vec<D> accumulate(D d, const Arrays<T>& a, std::size_t at) {
-  const auto sum =
-      hn::Add(hn::LoadU(d, a.residual + at), hn::Mul(hn::Set(d, a.weight), load_fp32(d, a.gradient + at)));
-  if constexpr (kStream) {
-    hn::Stream(sum, d, a.sum + at);
-  } else {
-    hn::StoreU(sum, d, a.sum + at);
+template <class T>
+bool finite_gradient(const Arrays<T>& a, std::size_t block) {
+  return std::all_of(a.gradient + block * kBlock, a.gradient + (block + 1) * kBlock, [](T value) {
+    if constexpr (std::is_same_v<T, float>) {
+      return std::isfinite(value);
+    } else {
+      return is_finite(value);
+    }
+  });
+}
+
+// A block's new residual, not stored yet.
+template <class D>
+struct Sums {
+  static constexpr std::size_t kParts = kBlock / hn::MaxLanes(D());
+  hn::Vec<D> part[kParts];
+};
+
+template <class D, class T>
+HWY_INLINE Sums<D> sums_of(D d, const Arrays<T>& a, std::size_t block) {
+  Sums<D> sums;
+  for (std::size_t i = 0; i < Sums<D>::kParts; ++i) {
+    const std::size_t at = block * kBlock + i * hn::MaxLanes(d);
+    sums.part[i] =
+        hn::Add(hn::LoadU(d, a.residual + at), hn::Mul(hn::Set(d, a.weight), load_fp32(d, a.gradient + at)));
   }
-  return hn::Mul(sum, sum);
+  return sums;
+}
+
+template <class D, class T>
+HWY_INLINE void store(D d, const Sums<D>& sums, const Arrays<T>& a, std::size_t block) {
+  for (std::size_t i = 0; i < Sums<D>::kParts; ++i)
+    hn::StoreU(sums.part[i], d, a.residual + block * kBlock + i * hn::MaxLanes(d));
 }
 
 #if HWY_TARGET == HWY_SCALAR  // one lane, and no operations across lanes
 
-template <bool kStream, class T>
-void accumulate_all(const Arrays<T>& a, std::size_t blocks, float* scores) {
-  const hn::CappedTag<float, 1> d;
-  for (std::size_t block = 0; block < blocks; ++block) {
-    float x[kBlock];
-    for (std::size_t i = 0; i < kBlock; ++i)
-      x[i] = hn::GetLane(accumulate<kStream>(d, a, block * kBlock + i));
-    float t[4];
-    for (std::size_t j = 0; j < 4; ++j) t[j] = (x[j] + x[j + 8]) + (x[j + 4] + x[j + 12]);
-    scores[block] = (t[0] + t[2]) + (t[1] + t[3]);
-  }
+using Wide = hn::CappedTag<float, 1>;
+
+HWY_INLINE float score_of(const Sums<Wide>& sums) {
+  float x[kBlock];
+  for (std::size_t i = 0; i < kBlock; ++i) x[i] = hn::GetLane(hn::Mul(sums.part[i], sums.part[i]));
+  float t[4];
+  for (std::size_t j = 0; j < 4; ++j) t[j] = (x[j] + x[j + 8]) + (x[j + 4] + x[j + 12]);
+  return (t[0] + t[2]) + (t[1] + t[3]);
+}
+
+template <class T>
+bool accumulate_four(const Arrays<T>&, std::size_t) {
+  return false;
 }
 
 #else
 
+using Wide = hn::CappedTag<float, kBlock>;
 using Quarter = hn::CappedTag<float, 4>;
 
 // Halves until four lanes are left.
@@ -72,19 +96,21 @@ HWY_INLINE hn::Vec<Quarter> fold(V v) {
   }
 }
 
-// accumulate() for one block; returns its t.
-template <bool kStream, class D, class T>
-HWY_INLINE hn::Vec<Quarter> accumulate_block(D d, const Arrays<T>& a, std::size_t at) {
-  const auto x0 = accumulate<kStream>(d, a, at);
-  if constexpr (hn::MaxLanes(d) == 16) {
-    return fold(x0);
-  } else if constexpr (hn::MaxLanes(d) == 8) {
-    return fold(hn::Add(x0, accumulate<kStream>(d, a, at + 8)));
+template <class V>
+HWY_INLINE V square(V v) {
+  return hn::Mul(v, v);
+}
+
+// A block's t.
+template <class D>
+HWY_INLINE hn::Vec<Quarter> quarters_of(const Sums<D>& sums) {
+  if constexpr (Sums<D>::kParts == 1) {
+    return fold(square(sums.part[0]));
+  } else if constexpr (Sums<D>::kParts == 2) {
+    return fold(hn::Add(square(sums.part[0]), square(sums.part[1])));
   } else {
-    const auto x4 = accumulate<kStream>(d, a, at + 4);
-    const auto x8 = accumulate<kStream>(d, a, at + 8);
-    const auto x12 = accumulate<kStream>(d, a, at + 12);
-    return hn::Add(hn::Add(x0, x8), hn::Add(x4, x12));
+    return hn::Add(hn::Add(square(sums.part[0]), square(sums.part[2])),
+                   hn::Add(square(sums.part[1]), square(sums.part[3])));
   }
 }
 
@@ -97,49 +123,70 @@ HWY_INLINE hn::Vec<Quarter> scores_of(hn::Vec<Quarter> t0, hn::Vec<Quarter> t1, 
   return hn::Add(hn::ConcatEven(d, s23, s01), hn::ConcatOdd(d, s23, s01));
 }
 
-template <bool kStream, class T>
-void accumulate_all(const Arrays<T>& a, std::size_t blocks, float* scores) {
-  const Quarter d;
-  const hn::CappedTag<float, kBlock> wide;
-  const auto t = [&](std::size_t block)
-                     HWY_ATTR { return accumulate_block<kStream>(wide, a, block * kBlock); };
-  std::size_t block = 0;
-  for (; block + 4 <= blocks; block += 4) {
-    const auto t0 = t(block), t1 = t(block + 1), t2 = t(block + 2), t3 = t(block + 3);
-    hn::StoreU(scores_of(t0, t1, t2, t3), d, scores + block);
-  }
-  for (; block < blocks; ++block) {
-    const auto last = t(block);
-    scores[block] = hn::GetLane(scores_of(last, last, last, last));
-  }
+HWY_INLINE float score_of(const Sums<Wide>& sums) {
+  const auto t = quarters_of(sums);
+  return hn::GetLane(scores_of(t, t, t, t));
+}
+
+// Four blocks from `block` on, if all their scores are finite: then their gradients are, too.
+template <class T>
+HWY_INLINE bool accumulate_four(const Arrays<T>& a, std::size_t block) {
+  const Wide d;
+  const auto sums0 = sums_of(d, a, block), sums1 = sums_of(d, a, block + 1);
+  const auto sums2 = sums_of(d, a, block + 2), sums3 = sums_of(d, a, block + 3);
+  const auto scores =
+      scores_of(quarters_of(sums0), quarters_of(sums1), quarters_of(sums2), quarters_of(sums3));
+  const Quarter quarter;
+  if (!hn::AllTrue(quarter, hn::IsFinite(scores))) return false;
+  store(d, sums0, a, block);
+  store(d, sums1, a, block + 1);
+  store(d, sums2, a, block + 2);
+  store(d, sums3, a, block + 3);
+  hn::StoreU(scores, quarter, a.scores + block);
+  return true;
 }
 
 #endif
 
 template <class T>
-void accumulate_score_of(std::span<const T> gradient, float weight, const float* residual, float* sum,
-                         float* scores) {
-  const Arrays<T> arrays{gradient.data(), weight, residual, sum};
-  const bool on_a_cache_line = reinterpret_cast<std::uintptr_t>(sum) % 64 == 0;
-  if (sum != residual && on_a_cache_line) {
-    accumulate_all<true>(arrays, gradient.size() / kBlock, scores);
-    hwy::FlushStream();
-  } else {
-    accumulate_all<false>(arrays, gradient.size() / kBlock, scores);
-  }
+bool accumulate_one(const Arrays<T>& a, std::size_t block) {
+  const Wide d;
+  const auto sums = sums_of(d, a, block);
+  const float score = score_of(sums);
+  if (!std::isfinite(score) && !finite_gradient(a, block)) return false;
+  store(d, sums, a, block);
+  a.scores[block] = score;
+  return true;
 }
 
-void accumulate_score_fp32(std::span<const float> gradient, float weight, const float* residual, float* sum,
-                           float* scores) {
-  accumulate_score_of(gradient, weight, residual, sum, scores);
+template <class T>
+std::size_t accumulate_all(std::span<const T> gradient, float weight, float* residual, float* scores) {
+  const Arrays<T> a{gradient.data(), weight, residual, scores};
+  const std::size_t blocks = gradient.size() / kBlock;
+  std::size_t block = 0;
+  while (block < blocks) {
+    if (block + 4 <= blocks && accumulate_four(a, block)) {
+      block += 4;
+    } else if (accumulate_one(a, block)) {
+      ++block;
+    } else {
+      return block;
+    }
+  }
+  return blocks;
 }
-void accumulate_score_bf16(std::span<const Bf16> gradient, float weight, const float* residual, float* sum,
-                           float* scores) {
-  accumulate_score_of(gradient, weight, residual, sum, scores);
+
+std::size_t accumulate_score_fp32(std::span<const float> gradient, float weight, float* residual,
+                                  float* scores) {
+  return accumulate_all(gradient, weight, residual, scores);
 }
-void accumulate_score_fp16(std::span<const Fp16> gradient, float weight, const float* residual, float* sum,
-                           float* scores) {
-  accumulate_score_of(gradient, weight, residual, sum, scores);
+std::size_t accumulate_score_bf16(std::span<const Bf16> gradient, float weight, float* residual,
+                                  float* scores) {
+  return accumulate_all(gradient, weight, residual, scores);
+}
+std::size_t accumulate_score_fp16(std::span<const Fp16> gradient, float weight, float* residual,
+                                  float* scores) {
+  return accumulate_all(gradient, weight, residual, scores);
 }
 
 }  // namespace stella::HWY_NAMESPACE
@@ -152,20 +199,17 @@ HWY_EXPORT(accumulate_score_fp32);
 HWY_EXPORT(accumulate_score_bf16);
 HWY_EXPORT(accumulate_score_fp16);
 
-void accumulate_score(std::span<const float> gradient, float weight, const float* residual, float* sum,
-                      float* scores) {
+std::size_t accumulate_score(std::span<const float> gradient, float weight, float* residual, float* scores) {
   assert(gradient.size() % kBlock == 0);
-  HWY_DYNAMIC_DISPATCH(accumulate_score_fp32)(gradient, weight, residual, sum, scores);
+  return HWY_DYNAMIC_DISPATCH(accumulate_score_fp32)(gradient, weight, residual, scores);
 }
-void accumulate_score(std::span<const Bf16> gradient, float weight, const float* residual, float* sum,
-                      float* scores) {
+std::size_t accumulate_score(std::span<const Bf16> gradient, float weight, float* residual, float* scores) {
   assert(gradient.size() % kBlock == 0);
-  HWY_DYNAMIC_DISPATCH(accumulate_score_bf16)(gradient, weight, residual, sum, scores);
+  return HWY_DYNAMIC_DISPATCH(accumulate_score_bf16)(gradient, weight, residual, scores);
 }
-void accumulate_score(std::span<const Fp16> gradient, float weight, const float* residual, float* sum,
-                      float* scores) {
+std::size_t accumulate_score(std::span<const Fp16> gradient, float weight, float* residual, float* scores) {
   assert(gradient.size() % kBlock == 0);
-  HWY_DYNAMIC_DISPATCH(accumulate_score_fp16)(gradient, weight, residual, sum, scores);
+  return HWY_DYNAMIC_DISPATCH(accumulate_score_fp16)(gradient, weight, residual, scores);
 }
 
 }  // namespace stella

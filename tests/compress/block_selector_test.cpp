@@ -91,8 +91,7 @@ TEST(BlockSelector, OnDriftingGradientsTheThresholdIsSeldomTooHigh) {
   std::vector<float> residual(20000 * kBlock), scores(20000);
   float scale = 1;
   for (int call = 0; call < 100; ++call, scale *= 0.97f) {
-    accumulate_score(normal(random, residual.size(), scale), 1, residual.data(), residual.data(),
-                     scores.data());
+    accumulate_score(normal(random, residual.size(), scale), 1, residual.data(), scores.data());
     selector.select(scores, 200, chosen);
     ASSERT_EQ(chosen.size(), 200u);
     for (const BlockId block : chosen) std::fill_n(residual.data() + block * kBlock, kBlock, 0.0f);

@@ -203,7 +203,7 @@ TEST(Encoding, CodesSendEverythingInTheEnd) {
     for (int iteration = 0; iteration < 200; ++iteration) {
       const auto gradient = normal(random, residual.size());
       for (std::size_t i = 0; i < gradient.size(); ++i) produced[i] += gradient[i];
-      accumulate_score(gradient, 1, residual.data(), residual.data(), scores.data());
+      accumulate_score(gradient, 1, residual.data(), scores.data());
       const auto blocks = some_blocks(random, total, 0.5);
       const auto received = decode_blocks(encoded(blocks, coding, residual), total);
       for (std::size_t i = 0; i < received.values.size(); ++i) {
@@ -254,7 +254,7 @@ TEST(Encoding, SentPlusHeldIsWhatCameInExactlyOverManyIterations) {
         gradient[i] = static_cast<float>(static_cast<int>(random() % 2001) - 1000);
         produced[i] += gradient[i];
       }
-      accumulate_score(gradient, 1, residual.data(), residual.data(), scores.data());
+      accumulate_score(gradient, 1, residual.data(), scores.data());
       const auto blocks = some_blocks(random, total, 0.2);
       const auto received = decode_blocks(encoded(blocks, coding, residual), total);
       for (std::size_t i = 0; i < received.values.size(); ++i) {

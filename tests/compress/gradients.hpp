@@ -37,7 +37,7 @@ inline std::vector<float> embedding(Random& random, std::size_t rows, std::size_
 inline std::vector<float> scores_of(std::span<const float> gradient) {
   std::vector<float> residual(gradient.size());
   std::vector<float> scores(gradient.size() / kBlock);
-  accumulate_score(gradient, 1, residual.data(), residual.data(), scores.data());
+  accumulate_score(gradient, 1, residual.data(), scores.data());
   return scores;
 }
 

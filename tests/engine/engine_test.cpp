@@ -323,6 +323,9 @@ TEST(Engine, WhatAStepCannotUseIsRefusedBeforeAnythingIsContributed) {
     refused([](StepInput& input) { input.samples = 1e300; });
     refused([](StepInput& input) { input.gradient_scale = std::numeric_limits<float>::infinity(); });
     refused([](StepInput& input) { input.gradients = input.gradients.first(1); });
+    std::vector<Gradient> of_another_type = model.gradient_views;
+    of_another_type[1].type = static_cast<GradientType>(3);
+    refused([&](StepInput& input) { input.gradients = of_another_type; });
     refused([](StepInput& input) { input.parameters = input.parameters.first(1); });
     refused([&](StepInput& input) { input.parameters = with_null; });
     refused([](StepInput& input) { input.groups = {}; });

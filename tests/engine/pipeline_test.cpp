@@ -19,6 +19,7 @@ class WatchfulRule : public Rule {
  public:
   std::size_t buckets() const override { return 1; }
   std::optional<std::uint32_t> copy(BucketId, const StepInput&) override { return std::nullopt; }
+  void drop(BucketId, const StepInput&) override {}
   PayloadPtr contribute(BucketId bucket, const Step& step) override {
     PayloadHeader header;
     header.bucket = bucket;

@@ -3,126 +3,14 @@
 
 #include <gtest/gtest.h>
 
-#include <bit>
-#include <cmath>
 #include <limits>
 
-#include "engine/members.hpp"
-#include "kernels/half_testing.hpp"
-#include "kernels/kernel_testing.hpp"
+#include "engine/rule_members.hpp"
 #include "net/test_thread.hpp"
 #include "stella/error.hpp"
 
 namespace stella::testing {
 namespace {
-
-GroupSettings plain_sgd(double lr) {
-  GroupSettings settings;
-  settings.lr = lr;
-  return settings;
-}
-
-EngineOptions options_of(double density, const std::string& wire = "fp32",
-                         const std::string& selector = "blocks") {
-  EngineOptions options;
-  options.density = density;
-  options.wire = wire;
-  options.selector = selector;
-  options.bucket_bytes = 4096;
-  return options;
-}
-
-// A member without a network.
-struct RuleMember {
-  RuleMember(Rank which, const std::vector<std::int64_t>& sizes, const std::vector<GroupSettings>& with,
-             const EngineOptions& options)
-      : model(sizes), groups(with) {
-    std::vector<std::string> names;
-    for (const TensorSpec& spec : model.specs) names.push_back(spec.name);
-    rule = std::make_unique<SparseRule>(plan_buckets(model.specs, options.bucket_bytes, options.block), names,
-                                        groups, options, which,
-                                        [](Rank rank) { return "member " + std::to_string(rank); });
-    rule->state_loaded(0, model.weight_pointers);
-  }
-
-  std::vector<PayloadPtr> contribute(Iteration t) {
-    StepInput input = model.input(groups);
-    input.samples = samples;
-    Step step(t, Level::active, input, rule->buckets());
-    std::vector<PayloadPtr> payloads;
-    for (BucketId bucket = 0; bucket < rule->buckets(); ++bucket) {
-      if (rule->copy(bucket, step.input)) step.skip = true;
-      payloads.push_back(rule->contribute(bucket, step));
-    }
-    return payloads;
-  }
-  // all[bucket]: by member
-  void apply(Iteration t, std::span<const std::vector<PayloadPtr>> all) {
-    for (BucketId bucket = 0; bucket < rule->buckets(); ++bucket) {
-      rule->apply(bucket, rule->merge(bucket, all[bucket]));
-      rule->publish(bucket, t, model.weight_pointers);
-    }
-  }
-
-  Model model;
-  std::vector<GroupSettings> groups;
-  double samples = 1;
-  std::unique_ptr<SparseRule> rule;
-};
-
-struct World {
-  World(std::uint32_t world_size, const std::vector<std::int64_t>& sizes, double lr,
-        const EngineOptions& options) {
-    for (Rank rank = 0; rank < world_size; ++rank) {
-      members.push_back(
-          std::make_unique<RuleMember>(rank, sizes, std::vector<GroupSettings>{plain_sgd(lr)}, options));
-    }
-  }
-
-  // By bucket, then by member.
-  std::vector<std::vector<PayloadPtr>> contributions(Iteration t) {
-    std::vector<std::vector<PayloadPtr>> all(members[0]->rule->buckets());
-    for (auto& member : members) {
-      const auto theirs = member->contribute(t);
-      for (std::size_t bucket = 0; bucket < all.size(); ++bucket) all[bucket].push_back(theirs[bucket]);
-    }
-    return all;
-  }
-  void step(Iteration t) {
-    const auto all = contributions(t);
-    for (auto& member : members) member->apply(t, all);
-  }
-  RuleMember& operator[](Rank rank) { return *members[rank]; }
-
-  std::vector<std::unique_ptr<RuleMember>> members;
-};
-
-using Sums = std::vector<std::vector<double>>;  // by tensor and element
-
-Sums zeros_like(const Model& model) {
-  Sums sums;
-  for (const auto& tensor : model.weights) sums.emplace_back(tensor.size());
-  return sums;
-}
-
-void fill_with_integers(Model& model, Random& random, Sums& produced) {
-  for (std::size_t tensor = 0; tensor < model.gradients.size(); ++tensor) {
-    for (std::size_t i = 0; i < model.gradients[tensor].size(); ++i) {
-      const int value = static_cast<int>(random() % 2001) - 1000;
-      model.gradients[tensor][i] = static_cast<float>(value);
-      produced[tensor][i] += value;
-    }
-  }
-}
-
-void add_residual(RuleMember& member, Sums& sums) {
-  for (const StateArray& array : member.rule->state()) {
-    if (array.name != "residual") continue;
-    for (std::size_t i = 0; i < array.numel; ++i) {
-      sums[array.tensor][array.begin + i] += static_cast<const float*>(array.data)[i];
-    }
-  }
-}
 
 std::vector<std::int64_t> random_sizes(Random& random) {
   std::vector<std::int64_t> sizes{1};
@@ -130,16 +18,6 @@ std::vector<std::int64_t> random_sizes(Random& random) {
     sizes.push_back(static_cast<std::int64_t>(random() % (random() % 2 == 0 ? 40 : 3000)));
   }
   return sizes;
-}
-
-// What lies behind a tensor's last element, up to its block's end.
-void expect_no_padding(RuleMember& member, std::size_t block) {
-  for (const StateArray& array : member.rule->state()) {
-    if (array.name == "steps") continue;
-    const auto* values = static_cast<const float*>(array.data);
-    for (std::size_t i = array.numel; i % block != 0; ++i)
-      ASSERT_EQ(std::bit_cast<std::uint32_t>(values[i]), 0u) << array.name;
-  }
 }
 
 // Learning rate = members undoes the mean (1 or 2 or 4: exactly), so the weights lose the plain sum of what
@@ -179,108 +57,6 @@ TEST(SparseRule, WhatWasProducedIsAppliedOrStillHeld) {
                  ", " + wire + " in blocks of " + std::to_string(options.block));
     expect_conserved(random, options);
     if (HasFailure()) return;
-  }
-}
-
-TEST(SparseRule, NothingGathersInThePaddingWhateverTheOptimizer) {
-  GroupSettings momentum = plain_sgd(0.1);
-  momentum.momentum = 0.9;
-  momentum.maximize = true;
-  GroupSettings adam;
-  adam.kind = OptimizerKind::adamw;
-  adam.weight_decay = 0.1;
-  adam.eps = 0;
-  adam.amsgrad = true;
-  Random random(seed());
-  for (const GroupSettings& settings : {momentum, adam}) {
-    for (const double density : {0.3, 1.0}) {
-      for (const auto& [wire, block] :
-           std::vector<std::pair<std::string, std::size_t>>{{"fp32", 16}, {"int1", 16}, {"int1", 64}}) {
-        EngineOptions options = options_of(density, wire);
-        options.block = block;
-        RuleMember member(0, {5, 100, 1, 700}, {settings}, options);
-        for (Iteration t = 1; t <= 5; ++t) {
-          member.model.fill_gradients(random);
-          std::vector<std::vector<PayloadPtr>> all;
-          for (auto& payload : member.contribute(t)) all.push_back({payload});
-          member.apply(t, all);
-        }
-        expect_no_padding(member, block);
-      }
-    }
-  }
-}
-
-template <class Half>
-std::vector<std::vector<Half>> halves_of(Model& model, Random& random, GradientType type) {
-  std::vector<std::vector<Half>> halves;
-  for (std::size_t tensor = 0; tensor < model.gradients.size(); ++tensor) {
-    auto& values = halves.emplace_back();
-    for (float& value : model.gradients[tensor]) {
-      values.push_back(finite_half<Half>(random));
-      value = std::fabs(value_of(values.back())) < 1e6f ? value_of(values.back()) : 0;
-      if (value == 0) values.back() = Half{0};
-    }
-    model.gradient_views[tensor] = {values.data(), type};
-  }
-  return halves;
-}
-
-template <class Half>
-void expect_halves_to_be_their_values(GradientType type) {
-  Random random(seed());
-  const std::vector<std::int64_t> sizes = {3000, 17, 1};
-  RuleMember narrow(0, sizes, {plain_sgd(0.1)}, options_of(0.2));
-  RuleMember wide(0, sizes, {plain_sgd(0.1)}, options_of(0.2));
-  for (Iteration t = 1; t <= 5; ++t) {
-    const auto halves = halves_of<Half>(narrow.model, random, type);
-    wide.model.gradients = narrow.model.gradients;
-    for (std::size_t i = 0; i < sizes.size(); ++i)
-      wide.model.gradient_views[i] = {wide.model.gradients[i].data()};
-    std::vector<std::vector<PayloadPtr>> all;
-    const auto expected = wide.contribute(t);
-    for (auto& payload : narrow.contribute(t)) all.push_back({payload});
-    for (std::size_t bucket = 0; bucket < all.size(); ++bucket)
-      ASSERT_EQ(all[bucket][0]->bytes(), expected[bucket]->bytes());
-    narrow.apply(t, all);
-    wide.apply(t, all);
-  }
-}
-
-TEST(SparseRule, GradientsOfSixteenBitsAreTheirValues) {
-  expect_halves_to_be_their_values<Bf16>(GradientType::bf16);
-  expect_halves_to_be_their_values<Fp16>(GradientType::fp16);
-}
-
-TEST(SparseRule, AnInfinityOfSixteenBitsIsNamed) {
-  for (const auto& [type, infinity] : {std::pair{GradientType::bf16, std::uint16_t{0x7f80}},
-                                       std::pair{GradientType::fp16, std::uint16_t{0x7c00}}}) {
-    RuleMember member(0, {40, 100}, {plain_sgd(0.1)}, options_of(0.2));
-    std::vector<std::uint16_t> bits(100);
-    bits[90] = infinity;
-    member.model.gradient_views[1] = {bits.data(), type};
-    StepInput input = member.model.input(member.groups);
-    EXPECT_EQ(member.rule->copy(0, input), std::optional<std::uint32_t>(1));
-  }
-}
-
-TEST(SparseRule, PaddingIsAtTheStepOfItsTensorAfterALoad) {
-  GroupSettings adam;
-  adam.kind = OptimizerKind::adamw;
-  EngineOptions options = options_of(1);
-  options.block = 64;
-  RuleMember member(0, {1000, 5, 64}, {adam}, options);
-  for (const StateArray& array : member.rule->state()) {
-    if (array.name != "steps") continue;
-    auto* steps = static_cast<std::uint32_t*>(array.data);
-    std::fill_n(steps, (array.numel + kBlock - 1) / kBlock, array.tensor + 7);
-  }
-  member.rule->state_loaded(7, member.model.weight_pointers);
-  for (const StateArray& array : member.rule->state()) {
-    if (array.name != "steps") continue;
-    const auto* steps = static_cast<const std::uint32_t*>(array.data);
-    const std::size_t blocks = (array.numel + 63) / 64 * 4;
-    for (std::size_t i = 0; i < blocks; ++i) EXPECT_EQ(steps[i], array.tensor + 7) << i;
   }
 }
 
@@ -426,25 +202,6 @@ TEST(SparseRule, AnOnlyContributorWithAnotherOptimizerIsNamed) {
   EXPECT_NAMES(error, "adamw");
 }
 
-// Its square does not fit into fp32, itself it does.
-TEST(SparseRule, AHugeFiniteGradientIsSentFirst) {
-  World world(1, {16, 64}, 1, options_of(0.01));
-  world[0].model.gradients[0].assign(16, 1.0f);
-  world[0].model.gradients[1][40] = 1e25f;
-  world.step(1);
-  EXPECT_EQ(world[0].model.weights[0][3], 0);
-  EXPECT_EQ(world[0].model.weights[1][40], -1e25f);
-}
-
-TEST(SparseRule, AResidualThatOverflowsIsNamed) {
-  World world(1, {16, 64}, 1, options_of(0.01));
-  world[0].model.gradients[1][40] = std::numeric_limits<float>::max();
-  world[0].samples = 10;
-  const Error error = error_of([&] { world.step(1); });
-  EXPECT_EQ(error.code(), ErrorCode::nonfinite);
-  EXPECT_NAMES(error, "'tensor1' overflowed at iteration 1");
-}
-
 TEST(SparseRule, AWeightThatChangesByItselfIsNoticedWithinAThousandIterations) {
   World world(1, {64, 64}, 0.5, options_of(0.01));
   const auto run_until = [&](Iteration last) {
@@ -458,33 +215,6 @@ TEST(SparseRule, AWeightThatChangesByItselfIsNoticedWithinAThousandIterations) {
   EXPECT_EQ(error.code(), ErrorCode::mismatch);
   EXPECT_NAMES(error, "bucket 0 of this member changed outside of the optimizer");
   EXPECT_NAMES(error, "iteration 1000");
-}
-
-TEST(SparseRule, AParameterWithoutAGradientStaysAsItIs) {
-  World world(1, {40, 40}, 1, options_of(1));
-  RuleMember& member = world[0];
-  member.groups[0].weight_decay = 0.5;
-  for (auto& tensor : member.model.weights) tensor.assign(40, 1.0f);
-  member.rule->read_parameters(member.model.weight_pointers);
-  member.rule->state_loaded(0, member.model.weight_pointers);
-  member.model.gradient_views[1] = {};
-  world.step(1);
-  EXPECT_EQ(member.model.weights[0], std::vector<float>(40, 0.5f));  // decayed, though its gradient is zero
-  EXPECT_EQ(member.model.weights[1], std::vector<float>(40, 1.0f));
-}
-
-TEST(SparseRule, AStepOfNoSamplesContributesNothingAndKeepsTheResidual) {
-  World world(2, {640}, 1, options_of(0.1));
-  for (auto& member : world.members) member->model.gradients[0].assign(640, 1.0f);
-  world.step(1);
-  Sums before = zeros_like(world[0].model), after = before;
-  add_residual(world[0], before);
-  world[0].samples = 0;
-  world[0].model.gradients[0].assign(640, std::numeric_limits<float>::quiet_NaN());  // the mean over nothing
-  world.step(2);
-  add_residual(world[0], after);
-  EXPECT_EQ(before, after);
-  EXPECT_EQ(world[0].rule->digest(), world[1].rule->digest());
 }
 
 }  // namespace

@@ -66,15 +66,13 @@ GroupSettings adamw() {
 
 // The digest after some iterations of three members with random gradients; an error if they disagree.
 //   rounding   how the trainer's thread rounds while it makes the engine
-std::uint64_t digest_of_a_run(unsigned staleness, std::size_t threads, int rounding = FE_TONEAREST) {
+std::uint64_t digest_of_a_run(EngineOptions options, int rounding = FE_TONEAREST) {
   std::mutex mutex;
   std::vector<std::uint64_t> digests;
   run_members(3, [&](Session& session, std::uint32_t rank) {
     Model model({3000, 17, 500});
     Random random(seed() + rank);
     const std::vector<GroupSettings> groups{adamw()};
-    EngineOptions options = small_buckets(0.1, staleness);
-    options.threads = threads;
     std::fesetround(rounding);
     auto engine = session.distribute(model.specs, groups, options, model.weight_pointers);
     std::fesetround(FE_TONEAREST);
@@ -93,21 +91,47 @@ std::uint64_t digest_of_a_run(unsigned staleness, std::size_t threads, int round
   return digests.front();
 }
 
+EngineOptions with(double density, unsigned staleness, std::size_t threads) {
+  EngineOptions options = small_buckets(density, staleness);
+  options.threads = threads;
+  return options;
+}
+
+void expect_one_digest(const std::string& what, EngineOptions options) {
+  options.threads = 1;
+  const std::uint64_t reference = digest_of_a_run(options);
+  for (const std::size_t threads : {2u, 4u}) {
+    options.threads = threads;
+    EXPECT_EQ(digest_of_a_run(options), reference);
+  }
+  options.threads = 2;
+  on_every_target([&] {
+    const std::uint64_t digest = digest_of_a_run(options);
+    EXPECT_EQ(digest, reference);
+    std::printf("digest of %s on %s: %016llx\n", what.c_str(), chosen_target().c_str(),
+                static_cast<unsigned long long>(digest));
+  });
+}
+
 TEST(BitIdentity, ThreadsAndInstructionSetsDoNotChangeABit) {
-  for (const unsigned staleness : {0u, 1u}) {
-    const std::uint64_t reference = digest_of_a_run(staleness, 1);
-    for (const std::size_t threads : {2u, 4u}) EXPECT_EQ(digest_of_a_run(staleness, threads), reference);
-    on_every_target([&] {
-      const std::uint64_t digest = digest_of_a_run(staleness, 2);
-      EXPECT_EQ(digest, reference);
-      std::printf("digest of staleness %u on %s: %016llx\n", staleness, chosen_target().c_str(),
-                  static_cast<unsigned long long>(digest));
-    });
+  expect_one_digest("staleness 0", with(0.1, 0, 1));
+  expect_one_digest("staleness 1", with(0.1, 1, 1));
+}
+
+TEST(BitIdentity, NorWhenEverythingIsSent) { expect_one_digest("density 1", with(1, 1, 1)); }
+
+TEST(BitIdentity, NorWithCodesAndLargerBlocks) {
+  EngineOptions options = with(0.1, 1, 1);
+  for (const auto& [wire, block] :
+       {std::pair{"bf16", 32}, std::pair{"int8", 16}, std::pair{"int4", 64}, std::pair{"int1", 32}}) {
+    options.wire = wire;
+    options.block = static_cast<std::size_t>(block);
+    expect_one_digest(wire + (" in blocks of " + std::to_string(block)), options);
   }
 }
 
 TEST(BitIdentity, TheFloatingPointEnvironmentOfTheTrainerDoesNotReachTheEngine) {
-  EXPECT_EQ(digest_of_a_run(1, 2, FE_UPWARD), digest_of_a_run(1, 2));
+  EXPECT_EQ(digest_of_a_run(with(0.1, 1, 2), FE_UPWARD), digest_of_a_run(with(0.1, 1, 2)));
 }
 
 }  // namespace
