@@ -17,7 +17,7 @@ void collect(benchmark::State& state) {
   std::sort(sorted.begin(), sorted.end(), std::greater<>());
   const std::size_t wanted = kBlocks * static_cast<std::size_t>(state.range(0)) / 1000;
   const auto least = std::bit_cast<std::uint32_t>(sorted[wanted - 1]);
-  std::vector<BlockId> ids(kBlocks + kCollectSlack);
+  std::vector<BlockId> ids(kBlocks);
   for (auto _ : state) {
     benchmark::DoNotOptimize(collect_at_least(scores, least, ids.data()));
     benchmark::ClobberMemory();

@@ -29,15 +29,13 @@ void BlockSelector::select(std::span<const float> scores, std::size_t budget, st
 
 // At least `budget` blocks, if so many have a score.
 std::span<const BlockId> BlockSelector::candidates(std::span<const float> scores, std::size_t budget) {
-  candidates_.resize(scores.size() + kCollectSlack);
+  candidates_.resize(scores.size());
   std::size_t count = collect_at_least(scores, threshold_, candidates_.data());
   if (threshold_ > 1) {
     if (count < budget) {
       ++misses_;
       margin_ = std::min(2 * margin_, 4 * kOctave);
       count = collect_at_least(scores, 1, candidates_.data());
-    } else if (count > 2 * budget) {
-      margin_ = std::max(margin_ - margin_ / 4, kOctave / 64);
     } else if (count < budget + budget / 4) {
       margin_ = std::min(margin_ + margin_ / 4, 4 * kOctave);
     }
@@ -52,6 +50,7 @@ void BlockSelector::choose(std::span<const float> scores, std::span<const BlockI
   std::size_t bin = kBins - 1;
   std::size_t above = 0;  // candidates in the bins above `bin`
   while (above + histogram_[bin] < budget) above += histogram_[bin--];
+  if (candidates.size() > 2 * budget) margin_ = margin_for(budget + budget / 2, bin, above);
 
   // Both lists have one place more than they need: every block is written, and kept by moving on.
   above_.resize(above + 1);
@@ -68,6 +67,13 @@ void BlockSelector::choose(std::span<const float> scores, std::span<const BlockI
   above_.pop_back();
   boundary_.pop_back();
   choose_from_boundary(scores, budget - above, chosen);
+}
+
+// The distance from the boundary `bin` down to a score that so many blocks have at least.
+std::uint32_t BlockSelector::margin_for(std::size_t count, std::size_t bin, std::size_t above) const {
+  std::size_t last = bin;
+  for (std::size_t there = above + histogram_[bin]; there < count && last > 0;) there += histogram_[--last];
+  return std::clamp(static_cast<std::uint32_t>(bin - last) << kDropped, kOctave / 64, 4 * kOctave);
 }
 
 // Merges above_ and the best `budget` blocks of boundary_ into `chosen`; the next threshold.

@@ -34,6 +34,7 @@ class BlockSelector : public Selector {
   std::span<const BlockId> candidates(std::span<const float> scores, std::size_t budget);
   void choose(std::span<const float> scores, std::span<const BlockId> candidates, std::size_t budget,
               std::vector<BlockId>& chosen);
+  std::uint32_t margin_for(std::size_t count, std::size_t bin, std::size_t above) const;
   void choose_from_boundary(std::span<const float> scores, std::size_t budget, std::vector<BlockId>& chosen);
 
   std::array<std::uint32_t, kBins> histogram_;

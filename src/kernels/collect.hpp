@@ -12,13 +12,10 @@ namespace stella {
 // The bits of a score without its sign: scores at least 0 are in the order of their bits, NaN behind all.
 inline constexpr std::uint32_t kScoreBits = 0x7fffffff;
 
-// collect_at_least() may write as many ids more than it returns.
-inline constexpr std::size_t kCollectSlack = 64;
-
 // Writes the ids of all blocks whose score has at least the bits `least`, ascending, and returns how many.
 //   scores  [blocks] from accumulate_score, any alignment
 //   least   as kScoreBits; 1 is the smallest score above 0
-//   ids     [blocks + kCollectSlack]
+//   ids     [blocks], at most; so many as are returned are written
 // Threads: disjoint ranges may run in parallel.
 std::size_t collect_at_least(std::span<const float> scores, std::uint32_t least, BlockId* ids);
 

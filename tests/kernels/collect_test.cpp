@@ -13,7 +13,7 @@ using namespace testing;
 std::uint32_t bits(float score) { return std::bit_cast<std::uint32_t>(score) & kScoreBits; }
 
 std::vector<BlockId> collected(std::span<const float> scores, std::uint32_t least) {
-  std::vector<BlockId> ids(scores.size() + kCollectSlack);
+  std::vector<BlockId> ids(scores.size());
   ids.resize(collect_at_least(scores, least, ids.data()));
   return ids;
 }
