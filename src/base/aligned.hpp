@@ -1,4 +1,4 @@
-// Zeroed arrays that start on a cache line, for the kernels.
+// Arrays that start on a cache line, for the kernels.
 #pragma once
 
 #include <sys/mman.h>
@@ -28,19 +28,15 @@ requires std::is_trivially_copyable_v<T>
 class AlignedArray {
  public:
   AlignedArray() = default;
-  explicit AlignedArray(std::size_t size) : size_(size) {
-    const std::size_t bytes = (size * sizeof(T) + kCacheLine - 1) / kCacheLine * kCacheLine;
-    if (bytes == 0) return;
-    const bool large = bytes >= kHugePage;
-    void* memory = nullptr;
-    if (posix_memalign(&memory, large ? kHugePage : kCacheLine, bytes + (large ? kPlaces * kPlace : 0)) !=
-        0) {
-      throw std::bad_alloc();
-    }
-    const std::size_t offset = large ? place_of(memory) : 0;
-    data_ = {reinterpret_cast<T*>(static_cast<char*>(memory) + offset), Free{offset}};
-    if (large) madvise(memory, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);  // may refuse: slower, no worse
+  explicit AlignedArray(std::size_t size) : AlignedArray(uninitialized(size)) {
     std::fill_n(data_.get(), size, T{});
+  }
+
+  // Its values are anything, for one that is written in full before it is read.
+  static AlignedArray uninitialized(std::size_t size) {
+    AlignedArray array;
+    array.allocate(size);
+    return array;
   }
 
   T* data() { return data_.get(); }
@@ -55,6 +51,21 @@ class AlignedArray {
   operator std::span<const T>() const { return span(); }
 
  private:
+  void allocate(std::size_t size) {
+    size_ = size;
+    const std::size_t bytes = (size * sizeof(T) + kCacheLine - 1) / kCacheLine * kCacheLine;
+    if (bytes == 0) return;
+    const bool large = bytes >= kHugePage;
+    void* memory = nullptr;
+    if (posix_memalign(&memory, large ? kHugePage : kCacheLine, bytes + (large ? kPlaces * kPlace : 0)) !=
+        0) {
+      throw std::bad_alloc();
+    }
+    const std::size_t offset = large ? place_of(memory) : 0;
+    data_ = {reinterpret_cast<T*>(static_cast<char*>(memory) + offset), Free{offset}};
+    if (large) madvise(memory, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);  // may refuse: slower, no worse
+  }
+
   static constexpr std::size_t kPlaces = 16, kPlace = 5 * kCacheLine;
 
   // Bytes from the start of what was allocated to the first value: by the upper bits of a product, so that

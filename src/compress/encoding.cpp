@@ -154,32 +154,49 @@ void send_codes(std::span<const BlockId> blocks, const Coding& coding, std::vect
   });
 }
 
-AlignedArray<float> read_fp32(std::span<const std::byte> bytes) {
-  AlignedArray<float> values(bytes.size() / sizeof(float));
-  if (!bytes.empty()) std::memcpy(values.data(), bytes.data(), bytes.size());
-  return values;
-}
-
-AlignedArray<float> read_bf16(std::span<const std::byte> bytes) {
-  Chunk<std::uint16_t> received;
-  AlignedArray<float> values(bytes.size() / sizeof(std::uint16_t));
-  for (std::size_t at = 0; at < values.size(); at += received.size()) {
-    const std::size_t count = std::min(received.size(), values.size() - at);
-    std::memcpy(received.data(), bytes.data() + at * sizeof(std::uint16_t), count * sizeof(std::uint16_t));
-    from_bf16(std::span(received).first(count), values.data() + at);
+// The values that `read(at, numel, values)` gives for places from `at` on, a chunk at a time, which are
+// checked while they are in the first cache.
+template <class Read>
+AlignedArray<float> read_values(std::span<const BlockId> blocks, std::size_t block, Read read) {
+  auto values = AlignedArray<float>::uninitialized(blocks.size() * block);
+  for (std::size_t at = 0; at < values.size(); at += kChunk) {
+    const auto chunk = values.span().subspan(at, std::min(kChunk, values.size() - at));
+    read(at, chunk);
+    if (const std::size_t bad = find_nonfinite(chunk); bad != chunk.size())
+      refuse("block " + std::to_string(blocks[(at + bad) / block]) + " holds a NaN or an infinity");
   }
   return values;
 }
 
-AlignedArray<float> read_codes(unsigned bits, std::size_t block, std::int8_t exponent,
-                               std::span<const std::byte> step_bytes, std::span<const std::byte> codes) {
+AlignedArray<float> read_fp32(std::span<const BlockId> blocks, std::size_t block,
+                              std::span<const std::byte> bytes) {
+  return read_values(blocks, block, [&](std::size_t at, std::span<float> values) {
+    std::memcpy(values.data(), bytes.data() + at * sizeof(float), values.size_bytes());
+  });
+}
+
+AlignedArray<float> read_bf16(std::span<const BlockId> blocks, std::size_t block,
+                              std::span<const std::byte> bytes) {
+  Chunk<std::uint16_t> chunk;
+  return read_values(blocks, block, [&](std::size_t at, std::span<float> values) {
+    const auto received = std::span(chunk).first(values.size());
+    std::memcpy(received.data(), bytes.data() + at * sizeof(std::uint16_t), received.size_bytes());
+    from_bf16(received, values.data());
+  });
+}
+
+AlignedArray<float> read_codes(std::span<const BlockId> blocks, std::size_t block, unsigned bits,
+                               std::int8_t exponent, std::span<const std::byte> step_bytes,
+                               std::span<const std::byte> codes) {
   const auto table = StepScale{exponent}.table();
   std::vector<float> steps;
   steps.reserve(step_bytes.size());
   for (const std::byte byte : step_bytes) steps.push_back(table[std::to_integer<std::size_t>(byte)]);
-  AlignedArray<float> values(steps.size() * block);
-  dequantize(bits, reinterpret_cast<const std::uint8_t*>(codes.data()), steps, block, values.data());
-  return values;
+  return read_values(blocks, block, [&](std::size_t at, std::span<float> values) {
+    const std::size_t first = at / block;
+    dequantize(bits, reinterpret_cast<const std::uint8_t*>(codes.data()) + first * code_bytes(bits, block),
+               std::span(steps).subspan(first, values.size() / block), block, values.data());
+  });
 }
 
 // What stands before the indices.
@@ -284,11 +301,12 @@ SparseGradient decode_blocks(std::span<const std::byte> body, std::size_t total_
   const auto bytes = reader.take(static_cast<std::size_t>(value_bytes));
   reader.expect_end();
   SparseGradient gradient;
-  gradient.values = bits != 0                          ? read_codes(bits, block, exponent, steps, bytes)
-                    : head.values == ValueCoding::fp32 ? read_fp32(bytes)
-                                                       : read_bf16(bytes);
-  if (const auto at = find_nonfinite(gradient.values); at != gradient.values.size()) {
-    refuse("block " + std::to_string(blocks[at / block]) + " holds a NaN or an infinity");
+  if (bits != 0) {
+    gradient.values = read_codes(blocks, block, bits, exponent, steps, bytes);
+  } else if (head.values == ValueCoding::fp32) {
+    gradient.values = read_fp32(blocks, block, bytes);
+  } else {
+    gradient.values = read_bf16(blocks, block, bytes);
   }
   for_each_short(blocks, short_blocks, [&](std::size_t k, std::size_t numel) {
     std::fill(&gradient.values[k * block + numel], &gradient.values[k * block] + block, 0.0f);

@@ -21,7 +21,7 @@ SparseGradient sum_of_equal_lists(std::span<const SparseGradient> contributions)
   SparseGradient sum;
   sum.blocks = contributions.front().blocks;
   const auto first = contributions.front().values.span();
-  sum.values = AlignedArray<float>(first.size());
+  sum.values = AlignedArray<float>::uninitialized(first.size());
   std::copy(first.begin(), first.end(), sum.values.data());
   for (const auto& contribution : contributions.subspan(1)) add(contribution.values, sum.values.data());
   return sum;
@@ -34,7 +34,7 @@ SparseGradient sum_over_union(std::span<const SparseGradient> contributions) {
 
   SparseGradient sum;
   sum.blocks = std::move(all.blocks);
-  sum.values = AlignedArray<float>(sum.blocks.size() * kBlock);
+  sum.values = AlignedArray<float>::uninitialized(sum.blocks.size() * kBlock);
   // -0 is what leaves every number as it is, +0 too; +0 would turn -0 into +0.
   std::fill_n(sum.values.data(), sum.values.size(), -0.0f);
   for (std::size_t j = 0; j < contributions.size(); ++j) {

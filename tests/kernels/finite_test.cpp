@@ -13,7 +13,7 @@ TEST(FindNonfinite, FindsTheFirstOneAtEveryPlaceOfEveryLength) {
   const float nan = std::numeric_limits<float>::quiet_NaN();
   const float inf = std::numeric_limits<float>::infinity();
   on_every_target([&] {
-    for (std::size_t size = 0; size < 40; ++size) {
+    for (std::size_t size = 0; size < 140; size += size < 40 ? 1 : 33) {
       std::vector<float> values(size, std::numeric_limits<float>::max());
       EXPECT_EQ(find_nonfinite(values), size);
       for (std::size_t place = size; place-- > 0;) {
