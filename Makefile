@@ -49,7 +49,7 @@ bench: setup  ## Kernels against plain loops (takes 6 GB of memory)
 
 bench-kernels: setup  ## Kernels against the memory bus and against torch, in one run (docs/benchmarks/kernels.md)
 	@cmake --preset release > /dev/null && cmake --build --preset release -j $(BUILD_JOBS) --target kernels_bench -- --quiet
-	$(PYTHON) -m bench.kernel_table $(if $(DEEPSPEED),--deepspeed $(DEEPSPEED))
+	$(PYTHON) -m bench.kernel_table $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(DEEPSPEED),--deepspeed $(DEEPSPEED))
 
 bench-hiding: install  ## Does the network hide? Steps/s at 100 Mbps against no network (docs/benchmarks/hiding.md)
 	$(PYTHON) -m bench.hiding

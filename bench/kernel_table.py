@@ -23,7 +23,7 @@ from pathlib import Path
 
 BENCH = Path(__file__).parents[1] / "build/release/bench/kernels/kernels_bench"
 MILLION = 2**20
-SIZES = (2, 4, 16, 64, 256)  # millions of parameters
+SIZES = (1, 2, 4, 16, 64, 256)  # millions of parameters; the first is one bucket, for one thread
 DENSITIES = (10, 50, 100, 250, 500, 750, 900, 1000)  # in 1/1000
 FIGURE_12 = (500, 250, 100, 50, 10)
 CODINGS = ("fp32", "bf16", "8 bits", "4 bits", "2 bits", "1 bit")
@@ -81,12 +81,12 @@ def one_round(measured: Measured, threads: int, deepspeed: str | None) -> None:
     rivals(measured, threads, sys.executable, ["topk-64", "sgd-fused-64", "sgd-default-64"])
     if deepspeed:
         rivals(measured, threads, deepspeed, ["deepspeed-64"])
-    for size in SIZES:
+    for size in SIZES[threads - 1 :]:
         rivals(measured, threads, sys.executable, [f"adamw-fused-{size}", f"adamw-default-{size}"])
         ours(measured, threads, f"sparse_step/adamw/{size}/")
     ours(measured, threads, "sparse_step/sgd|sgd_by_elements")
     if threads == 1:
-        ours(measured, threads, "encode|decode|copy_cached|merge_and_step", anywhere=True)
+        ours(measured, threads, "encode|decode|copy_cached|copy_blocks|merge_and_step", anywhere=True)
 
 
 def ours(measured: Measured, threads: int, names: str, anywhere: bool = False) -> None:
@@ -135,8 +135,7 @@ def passes(measured: Measured) -> list[str]:
         ("read", "read", 4),
         ("copy", "copy", 8),
         ("r += g", plain, 12),
-        ("accumulate + score + select, 1 %", "accumulate_score_select/in_place/10", 12),
-        ("the same, sum beside the residual", "accumulate_score_select/beside/10", 12),
+        ("accumulate + score + select, 1 %", "accumulate_score_select/10", 12),
         ("dense SGD with momentum", "dense_sgd_momentum", 20),
         ("dense AdamW", "dense_adamw", 28),
     ):
@@ -184,6 +183,9 @@ def sparse_adamw(measured: Measured) -> list[str]:
         own = f"sparse_step/adamw/{size}/10"
 
         def cells(threads: int, own: str = own, size: int = size) -> Iterable[str]:
+            if not measured.has(own, threads):
+                yield from ("", "", "")
+                return
             yield f"{measured.of(own, threads) * size * MILLION * 1e3:.2f}"
             for rival in ("fused", "default"):
                 yield measured.ratio(f"adamw-{rival}-{size}", own, threads)
@@ -224,7 +226,7 @@ def figure_12(measured: Measured) -> list[str]:
 
 
 def top_k(measured: Measured) -> list[str]:
-    own = "accumulate_score_select/in_place/10"
+    own = "accumulate_score_select/10"
     rows = [
         [
             "1 % of 64 M values",
@@ -237,21 +239,22 @@ def top_k(measured: Measured) -> list[str]:
 
 
 def codings(measured: Measured) -> list[str]:
+    """GB/s; for wide values also the share of memcpy's speed in one piece, and block by block."""
     rows = []
     for coding, name in enumerate(CODINGS):
         cells: list[object] = []
         for density in (10, 100, 1000):
-            copied = f"copy_cached/{MILLION * density // 1000 * 4}"
+            yardsticks = [f"copy_cached/{MILLION * density // 1000 * 4}", f"copy_blocks/{density}"]
             for way in ("encode", "decode"):
                 row = f"{way}/{density}/{coding}"
-                speed = f"{1 / measured.of(row, 1) / 1e9:.1f}"
-                cells.append(f"{speed}, {measured.ratio(copied, row, 1)}" if coding < 2 else speed)
+                cell = [f"{1 / measured.of(row, 1) / 1e9:.1f}"]
+                if coding < 2:
+                    against = yardsticks if way == "encode" else yardsticks[:1]
+                    cell += [measured.ratio(yardstick, row, 1) for yardstick in against]
+                cells.append(", ".join(cell))
         rows.append([name, *cells])
-    return table(
-        ["GB/s of fp32, one thread; wide values also as a share of memcpy's speed"]
-        + [f"{way} {share} %" for share in (1, 10, 100) for way in ("encode", "decode")],
-        rows,
-    )
+    columns = [f"{way} {share} %" for share in (1, 10, 100) for way in ("encode", "decode")]
+    return table(["GB/s of fp32, one thread", *columns], rows)
 
 
 def merging(measured: Measured) -> list[str]:

@@ -70,6 +70,7 @@ BENCHMARK_CAPTURE(sparse_step, adamw, adamw())
     ->ArgsProduct({{64}, {50, 100, 250, 500, 750, 900, 1000}})
     ->ThreadRange(1, 2)
     ->UseRealTime();
+BENCHMARK_CAPTURE(sparse_step, adamw, adamw())->Args({1, 10})->Threads(1)->UseRealTime();  // one bucket
 BENCHMARK_CAPTURE(sparse_step, sgd, sgd_with_momentum())
     ->ArgsProduct({{64}, {10, 50, 100, 250, 500, 1000}})
     ->ThreadRange(1, 2)
@@ -110,7 +111,8 @@ void merge_and_step(benchmark::State& state) {
   const std::size_t total = static_cast<std::size_t>(state.range(0)) * kBlocks;
   const std::size_t sent = static_cast<std::size_t>(state.range(1)) * 1024 / kBlock;
   const double density = static_cast<double>(sent) / static_cast<double>(total);
-  // Until a block comes again, a gigabyte of others has been touched.
+  // Until all comes again, a gigabyte has been touched; of small buckets again and again the same, which the
+  // last cache may hold.
   const std::size_t touched = kMembers * sent * kBlock * 4 * sizeof(float);
   std::vector<std::vector<SparseGradient>> turns((std::size_t{1} << 30) / touched + 1);
   std::uint64_t seed = 0;
