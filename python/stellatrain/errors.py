@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from stellatrain._core import Error
 
 
@@ -10,3 +12,12 @@ def error(code: str, sentence: str) -> Error:
     made = Error(sentence)
     made.code = code
     return made
+
+
+def number(value: Any, name: str) -> float:
+    """As a float; Error("invalid_argument") that names the argument if it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, RuntimeError):  # torch: more than one element
+        text = type(value).__name__ if hasattr(value, "shape") else repr(value)
+        raise error("invalid_argument", f"{name} is {text}; it must be one number") from None

@@ -98,7 +98,11 @@ class DataLoader(torch.utils.data.DataLoader):
                 "an IterableDataset has no length to deal out; use a map-style dataset",
             )
         if not isinstance(batch_size, Integral) or batch_size < 1:
-            raise error("invalid_argument", f"batch_size is {batch_size!r}; it must be at least 1")
+            raise error(
+                "invalid_argument", f"batch_size is {batch_size!r}; it must be a whole number, at least 1"
+            )
+        if run is not None and not isinstance(run, Run):
+            raise error("invalid_argument", f"run is {run!r}; it must be what stellatrain.init() returned")
         self._run = run if run is not None else process_run.default_run()
         self._training = training
         shares = ShareBatchSampler(

@@ -10,7 +10,7 @@ import torch
 
 from stellatrain import _core, forks
 from stellatrain.bridge import ParameterBridge
-from stellatrain.errors import error
+from stellatrain.errors import error, number
 from stellatrain.optimizer_state import export_state, import_state
 from stellatrain.settings import MOMENTS, group_settings, kind_of
 
@@ -67,6 +67,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
                 loss = closure()
         scale = getattr(self, "grad_scale", None)
         found_inf = getattr(self, "found_inf", None)
+        samples = number(samples, "samples")
         skip = samples == 0 or (found_inf is not None and bool(found_inf))
         gradients = [] if skip else self._gradients()
         self._stepped = True
@@ -75,7 +76,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
                 gradients,
                 self._addresses(),
                 self._settings(),
-                float(samples),
+                samples,
                 1.0 if scale is None or skip else 1.0 / float(scale),
                 skip,
             )

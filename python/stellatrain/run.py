@@ -13,7 +13,7 @@ from stellatrain import _core, buffers, checkpoint, forks, rendezvous
 from stellatrain.averaging import mean
 from stellatrain.bridge import ParameterBridge
 from stellatrain.environment import Membership, membership, tuned, warn_of_misspelt_variables
-from stellatrain.errors import error
+from stellatrain.errors import error, number
 from stellatrain.optimizer import DistributedOptimizer
 from stellatrain.optimizer_state import share_state
 from stellatrain.settings import group_settings, kind_of
@@ -178,7 +178,7 @@ class Run:
 
         samples: how many samples this member's mean is of; 0 counts for nothing.
         """
-        return mean(self.session, float(value), float(samples))
+        return mean(self.session, number(value, "value"), number(samples, "samples"))
 
     def finish(self) -> None:
         """Applies the last updates; all members end with equal weights and buffers. Collective, once.

@@ -1,6 +1,7 @@
 #include "engine/manifest.hpp"
 
 #include <algorithm>
+#include <sstream>
 
 #include "engine/layout.hpp"
 #include "optim/settings.hpp"
@@ -26,6 +27,13 @@ std::string at(const std::vector<T>& list, std::size_t i, Describe describe_one)
 
 bool same(const TensorSpec& a, const TensorSpec& b) {
   return a.name == b.name && a.shape == b.shape && a.dtype == b.dtype && a.group == b.group;
+}
+
+// As bucket_mib in Python.
+std::string in_mib(std::size_t bytes) {
+  std::ostringstream text;
+  text << static_cast<double>(bytes) / (1 << 20);
+  return text.str();
 }
 
 [[noreturn]] void differ(const std::string& what, const std::string& here, const std::string& there,
@@ -90,7 +98,7 @@ void expect_equal(const Manifest& here, const Manifest& there, const std::string
     differ("staleness", std::to_string(here.staleness), std::to_string(there.staleness), who);
   }
   if (here.bucket_bytes != there.bucket_bytes) {
-    differ("bucket_bytes", std::to_string(here.bucket_bytes), std::to_string(there.bucket_bytes), who);
+    differ("bucket_mib", in_mib(here.bucket_bytes), in_mib(there.bucket_bytes), who);
   }
   if (here.block != there.block) {
     differ("block", std::to_string(here.block), std::to_string(there.block), who);

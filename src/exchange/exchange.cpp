@@ -11,7 +11,10 @@
 namespace stella {
 
 Exchange::Exchange(Group& group, ExchangeOptions options)
-    : group_(group), options_(options), gathered_(options.buckets, 0) {
+    : group_(group),
+      options_(options),
+      gathered_(options.buckets, 0),
+      noted_finished_(group.world_size(), false) {
   group_.on_payload([this](Rank from, Bytes message) { receive(from, std::move(message)); });
   group_.on_left([this](Rank rank) { member_left(rank); });
 }
@@ -41,9 +44,14 @@ asio::awaitable<std::vector<PayloadPtr>> Exchange::all_gather(PayloadPtr mine) {
 
   // Not one statement: GCC 12 destroys a temporary twice if the expression that made it suspends.
   const auto executor = co_await asio::this_coro::executor;
-  const Deadline deadline(executor, std::chrono::steady_clock::now() + options_.timeout,
+  const auto began = std::chrono::steady_clock::now();
+  const Deadline deadline(executor, began + options_.timeout,
                           [this, key, gathering] { give_up(key, *gathering); });
+  const Deadline soon(executor, began + std::max(options_.hint_after, 2 * longest_),
+                      [this, key, gathering] { hint(key, *gathering); });
   co_await gathering->complete.wait();
+  longest_ = std::max(longest_, std::chrono::duration_cast<std::chrono::milliseconds>(
+                                    std::chrono::steady_clock::now() - began));
   co_return gathering->payloads;
 }
 
@@ -108,8 +116,23 @@ void Exchange::put(Rank from, PayloadPtr payload) {
   auto gathering = round({payload->header().iteration, bucket});
   gathering->payloads[from] = std::move(payload);
   if (gathering->missing() != 0) return;
+  note_finished(*gathering);
   gathering->complete.set();
   forget_gathered(bucket);
+}
+
+// A loop that ends too early on one member looks like success.
+void Exchange::note_finished(const Round& complete) {
+  if (complete.payloads[group_.rank()]->header().level != Level::active) return;
+  for (Rank rank = 0; rank < complete.payloads.size(); ++rank) {
+    const PayloadHeader& theirs = complete.payloads[rank]->header();
+    if (theirs.level != Level::finished || noted_finished_[rank]) continue;
+    noted_finished_[rank] = true;
+    group_.log()->warn(
+        "{} called finish() after iteration {}, which is not the last one here: from then on this "
+        "run goes on without its gradients",
+        group_.describe(rank), theirs.iteration - 1);
+  }
 }
 
 // In order of iterations: a member's contribution may overtake its previous one on the way to the wire, and
@@ -123,16 +146,31 @@ void Exchange::forget_gathered(BucketId bucket) {
   }
 }
 
-void Exchange::give_up(Key key, Round& waiting) {
-  std::string missing;
+// Who has not contributed yet, and what it does instead, if that is known.
+std::string Exchange::missing(const Round& waiting) const {
+  std::string all;
   for (Rank rank = 0; rank < waiting.payloads.size(); ++rank) {
-    if (!waiting.payloads[rank]) missing += (missing.empty() ? "" : ", ") + group_.describe(rank);
+    if (waiting.payloads[rank]) continue;
+    all += (all.empty() ? "" : ", ") + group_.describe(rank);
+    if (const auto call = group_.call_ahead(rank))
+      all += ", which waits for all members in " + *call + ", a call that this member has not made,";
   }
+  return all;
+}
+
+void Exchange::hint(Key key, const Round& waiting) {
+  if (key.first <= hinted_) return;  // another of its buckets was first
+  hinted_ = key.first;
+  group_.log()->info("after {} iteration {} still waits for the gradients of {}",
+                     to_text(std::max(options_.hint_after, 2 * longest_)), key.first, missing(waiting));
+}
+
+void Exchange::give_up(Key key, Round& waiting) {
   const auto waited = to_text(std::chrono::duration_cast<std::chrono::milliseconds>(options_.timeout));
   waiting.complete.fail(std::make_exception_ptr(
       Error(ErrorCode::timeout,
-            missing + " contributed nothing to iteration " + std::to_string(key.first) + " (bucket " +
-                std::to_string(key.second) + ") for " + waited +
+            missing(waiting) + " contributed nothing to iteration " + std::to_string(key.first) +
+                " (bucket " + std::to_string(key.second) + ") for " + waited +
                 " although connected; if its training is only slow, raise STELLA_STEP_TIMEOUT")));
 }
 

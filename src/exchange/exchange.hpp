@@ -28,6 +28,9 @@ struct ExchangeOptions {
   // protocol. Bounds the memory: window x buckets x members x largest payload.
   Iteration window = 2;
   std::chrono::nanoseconds timeout = std::chrono::minutes(30);  // for one all-gather
+  // Of waiting for a member, after which the log names it; later only for more than twice the longest wait
+  // that ended well.
+  std::chrono::milliseconds hint_after{5'000};
 };
 
 // Lives on the net thread: all calls there. The group must outlive it.
@@ -65,13 +68,19 @@ class Exchange {
   PayloadPtr parse(Rank from, Bytes message) const;
   void put(Rank from, PayloadPtr payload);
   void forget_gathered(BucketId bucket);
+  void note_finished(const Round& complete);
+  void hint(Key key, const Round& waiting);
   void give_up(Key key, Round& waiting);
+  std::string missing(const Round& waiting) const;
 
   Group& group_;
   ExchangeOptions options_;
   std::map<Key, std::shared_ptr<Round>> rounds_;
   std::vector<Iteration> gathered_;  // by bucket: up to this iteration every all-gather is complete
   std::unique_ptr<Error> failure_;
+  std::chrono::milliseconds longest_{0};  // wait so far
+  Iteration hinted_ = 0;                  // the newest iteration that hint() was about
+  std::vector<bool> noted_finished_;      // by rank
 };
 
 }  // namespace stella

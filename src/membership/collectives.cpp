@@ -76,10 +76,12 @@ void Mesh::send_to_all(const Call& call, std::span<const std::byte> content) {
 // The next message of that call from that member.
 asio::awaitable<ControlMessage> Mesh::receive(Rank from, const Call& call) {
   const Deadline limit(io_.get_executor(), Clock::now() + options_.collective_timeout, [this, from, &call] {
-    fail(Error(ErrorCode::timeout, describe(from) + " did not take part in " + stella::describe(call) +
-                                       " within " + to_text(options_.collective_timeout) +
-                                       ", although it is alive: look at what it does; if it is only slow, "
-                                       "raise STELLA_STEP_TIMEOUT (it holds from distribute() on)"));
+    fail(Error(ErrorCode::timeout,
+               describe(options_.rank) + " waited " + to_text(options_.collective_timeout) + " in " +
+                   stella::describe(call) + " for " + describe(from) +
+                   ", which is alive but did not make that call; all members must make the "
+                   "same calls in the same order. If it is only slow, raise "
+                   "STELLA_STEP_TIMEOUT (it holds from distribute() on)"));
   });
   const Deadline hint(io_.get_executor(), Clock::now() + options_.hint_after, [this, from, &call] {
     log_->info("after {} still waits for {} in {}, which every member has to call",
@@ -105,6 +107,12 @@ void Mesh::check_same_call(Rank from, const Call& theirs, const Call& ours) {
   fail_and_throw(Error(ErrorCode::mismatch, describe(from) + " calls " + stella::describe(theirs) + ", " +
                                                 describe(options_.rank) + " calls " + stella::describe(ours) +
                                                 "; all members must make the same calls in the same order"));
+}
+
+std::optional<std::string> Mesh::call_ahead(Rank rank) const {
+  const Call* call = peers_[rank].inbox.next_after(calls_);
+  if (call == nullptr) return std::nullopt;
+  return stella::describe(*call);
 }
 
 asio::awaitable<std::vector<Bytes>> Mesh::all_gather(Collective kind, std::string tag, Bytes mine) {

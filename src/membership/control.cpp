@@ -71,6 +71,12 @@ void ControlInbox::put(ControlMessage message, const std::string& sender) {
   messages_.push_back(std::move(message));
 }
 
+const Call* ControlInbox::next_after(std::uint64_t sequence) const {
+  const auto found = std::ranges::find_if(
+      messages_, [sequence](const ControlMessage& message) { return message.call.sequence > sequence; });
+  return found == messages_.end() ? nullptr : &found->call;
+}
+
 std::optional<ControlMessage> ControlInbox::take(std::uint64_t sequence) {
   const auto found = std::ranges::find_if(
       messages_, [sequence](const ControlMessage& message) { return message.call.sequence == sequence; });

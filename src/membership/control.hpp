@@ -51,6 +51,8 @@ class ControlInbox {
   void put(ControlMessage message, const std::string& sender);
   // The oldest message of the call with that number.
   std::optional<ControlMessage> take(std::uint64_t sequence);
+  // The oldest call behind `sequence` of which there is a message, or null. Valid until the inbox changes.
+  const Call* next_after(std::uint64_t sequence) const;
 
  private:
   std::deque<ControlMessage> messages_;

@@ -39,6 +39,7 @@ asio::awaitable<void> Group::barrier(std::string tag) {
   co_await mesh_->all_gather(Collective::barrier, std::move(tag), {});
 }
 
+std::optional<std::string> Group::call_ahead(Rank rank) const { return mesh_->call_ahead(rank); }
 void Group::set_collective_timeout(std::chrono::milliseconds timeout) {
   mesh_->set_collective_timeout(timeout);
 }
@@ -52,6 +53,7 @@ asio::awaitable<void> Group::abort(std::string sentence) { return mesh_->abort(s
 asio::awaitable<void> Group::leave() { return mesh_->leave(); }
 asio::awaitable<void> Group::close() { return mesh_->close(); }
 
+const Logger& Group::log() const { return mesh_->log(); }
 Traffic Group::traffic(Rank peer) const { return mesh_->traffic(peer); }
 
 }  // namespace stella

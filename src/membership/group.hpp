@@ -103,6 +103,9 @@ class Group {
   // The same for memory in several places, as if it were one behind the other: it costs the two trips once.
   asio::awaitable<void> broadcast(std::string tag, Rank root, std::vector<std::span<std::byte>> parts);
   asio::awaitable<void> barrier(std::string tag);
+  // A collective that this member has not called, but the other one has: "all_gather \"save\" (collective
+  // number 3)".
+  std::optional<std::string> call_ahead(Rank rank) const;
   // For what waits from now on, in place of GroupOptions::collective_timeout.
   void set_collective_timeout(std::chrono::milliseconds timeout);
 
@@ -129,6 +132,8 @@ class Group {
   // closes without leave() or abort() has crashed. May be called at any time, more than once.
   asio::awaitable<void> close();
 
+  // Of the whole process of this member, for what users should know.
+  const Logger& log() const;
   // Since the connection began; zeros for this member itself.
   Traffic traffic(Rank peer) const;
 

@@ -40,10 +40,12 @@ class Mesh {
 
   void send_payload(Rank to, std::shared_ptr<const Bytes> body, Priority priority);
   Traffic traffic(Rank peer) const;
+  const Logger& log() const { return log_; }
 
   asio::awaitable<std::vector<Bytes>> all_gather(Collective kind, std::string tag, Bytes mine);
   using Parts = std::vector<std::span<std::byte>>;  // memory in several places, as one
   asio::awaitable<void> broadcast(std::string tag, Rank root, Parts parts);
+  std::optional<std::string> call_ahead(Rank rank) const;
   void set_collective_timeout(std::chrono::milliseconds timeout) { options_.collective_timeout = timeout; }
 
   bool has_left(Rank rank) const { return peers_.at(rank).left; }

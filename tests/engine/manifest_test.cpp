@@ -98,7 +98,8 @@ void expect_names(const std::string& sentence, const std::string& here, const st
 
 TEST(Manifest, EveryDifferenceIsNamedWithBothSides) {
   expect_names(difference([](Manifest& m) { m.staleness = 0; }), "staleness", "here it is 1");
-  expect_names(difference([](Manifest& m) { m.bucket_bytes = 4096; }), "4194304", "it is 4096");
+  expect_names(difference([](Manifest& m) { m.bucket_bytes = 4096; }), "bucket_mib differs",
+               "it is 0.00390625");
   expect_names(difference([](Manifest& m) { m.block = 64; }), "block differs", "it is 64");
   expect_names(difference([](Manifest& m) { m.tensors[0].name = "fc.bias"; }), "'fc.weight'", "'fc.bias'");
   expect_names(difference([](Manifest& m) { m.tensors[0].shape = {64, 128}; }), "(128, 64)", "(64, 128)");

@@ -1,6 +1,9 @@
 #include "exchange/exchange.hpp"
 
 #include <gtest/gtest.h>
+#include <spdlog/sinks/ostream_sink.h>
+
+#include <sstream>
 
 #include "membership/member_process.hpp"
 
@@ -220,6 +223,85 @@ TEST(Exchange, ATimeoutNamesThoseWhoAreMissing) {
   EXPECT_NAMES(error, "iteration 1 (bucket 1)");
   EXPECT_FALSE(contains(error.what(), "member 2")) << error.what();
   EXPECT_FALSE(contains(error.what(), "member 0")) << error.what();
+}
+
+// Two members, of whom the first writes this log.
+struct LoggedWorld {
+  LoggedWorld() {
+    const auto sink = std::make_shared<spdlog::sinks::ostream_sink_mt>(log);
+    members.push_back(
+        std::make_unique<Member>(quick_options(0, 2), std::make_shared<spdlog::logger>("m0", sink)));
+    members.push_back(std::make_unique<Member>(quick_options(1, 2)));
+    const auto addresses = listen_all(members);
+    for (auto& done : on_all(members, [&](Member& member) { return member.group().join(addresses); }))
+      done.get();
+    ExchangeOptions options = three_buckets();
+    options.hint_after = 50ms;
+    sides = sides_of(members, options);
+  }
+  std::string text() {
+    sides.clear();
+    members.clear();  // the log is complete
+    return log.str();
+  }
+
+  std::ostringstream log;
+  Members members;
+  Sides sides;
+};
+
+std::size_t count(const std::string& text, const std::string& what) {
+  std::size_t found = 0;
+  for (auto at = text.find(what); at != std::string::npos; at = text.find(what, at + 1)) ++found;
+  return found;
+}
+
+TEST(Exchange, TheLogNamesOnceWhoIsAwaitedAndNeverWithinTwiceTheLongestWait) {
+  LoggedWorld world;
+  std::vector<Pending<Gathered>> waiting;
+  for (const BucketId bucket : {0u, 1u}) waiting.push_back(world.sides[0]->gather(1, bucket));
+  EXPECT_EQ(waiting[0].wait_for(500ms), std::future_status::timeout);
+  for (const BucketId bucket : {0u, 1u}) world.sides[1]->gather(1, bucket).get();
+  for (auto& one : waiting) one.get();
+  auto next = world.sides[0]->gather(2);
+  EXPECT_EQ(next.wait_for(200ms), std::future_status::timeout);
+  world.sides[1]->gather(2).get();
+  next.get();
+  const std::string log = world.text();
+  EXPECT_TRUE(contains(log, "after 0.050 s iteration 1 still waits for the gradients of member 1 (c0m1, 127"))
+      << log;
+  EXPECT_EQ(count(log, "still waits"), 1u) << log;
+}
+
+TEST(Exchange, AMemberThatMakesAnotherCallInsteadIsNamedWithIt) {
+  LoggedWorld world;
+  auto save = world.members[1]->net().start(world.members[1]->group().all_gather("save", {}));
+  auto step = world.sides[0]->gather(1);
+  EXPECT_EQ(step.wait_for(500ms), std::future_status::timeout);
+  world.sides[1]->gather(1).get();
+  world.members[0]->net().run(world.members[0]->group().all_gather("save", {}));
+  step.get();
+  save.get();
+  const std::string log = world.text();
+  EXPECT_TRUE(contains(log,
+                       "which waits for all members in all_gather \"save\" (collective number 1), a call "
+                       "that this member has not made"))
+      << log;
+}
+
+TEST(Exchange, AMemberThatFinishesBeforeTheOthersIsNamedOnce) {
+  LoggedWorld world;
+  for (Iteration t = 1; t <= 3; ++t) {
+    PayloadHeader header;
+    header.iteration = t;
+    header.level = t == 1 ? Level::active : Level::finished;
+    auto step = world.sides[0]->gather(t);
+    send(*world.members[1], 0, Payload(header, {}).bytes());
+    step.get();
+  }
+  const std::string log = world.text();
+  EXPECT_TRUE(contains(log, "called finish() after iteration 1, which is not the last one here")) << log;
+  EXPECT_EQ(count(log, "called finish()"), 1u) << log;
 }
 
 TEST(Exchange, AFailureWakesEverybodyAndStays) {

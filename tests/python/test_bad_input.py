@@ -318,7 +318,7 @@ def other_name() -> torch.nn.Module:
         ({"optimizer": sgd}, ["param group 0"]),
         ({"lr": 0.5}, ["param group 0", "lr", "0.5"]),
         ({"staleness": 0}, ["staleness differs", "it is 0", "it is 1"]),
-        ({"bucket_mib": 2}, ["bucket_bytes differs"]),
+        ({"bucket_mib": 2}, ["bucket_mib differs", "is 4", "is 2"]),
         ({"block": 64}, ["block differs", "it is 16", "it is 64"]),
     ],
 )

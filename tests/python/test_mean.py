@@ -83,3 +83,14 @@ def test_a_scheduler_that_follows_it_steps_alike_with_exchanges_under_way() -> N
     first, second = run_members(2, member)
     assert first == second
     assert first[0] < 0.05
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"), [(("a",), "value"), ((1.0, "b"), "samples"), ((torch.ones(3),), "value")]
+)
+def test_what_is_no_number_is_named(arguments: tuple[Any, ...], name: str) -> None:
+    def member(run: Run) -> None:
+        with pytest.raises(Error, match=f"^{name} is .*; it must be one number"):
+            run.mean(*arguments)
+
+    run_members(1, member)
