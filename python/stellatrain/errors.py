@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from stellatrain._core import Error
@@ -16,8 +17,10 @@ def error(code: str, sentence: str) -> Error:
 
 def number(value: Any, name: str) -> float:
     """As a float; Error("invalid_argument") that names the argument if it is none."""
+    shape = tuple(getattr(value, "shape", ()))
+    if math.prod(shape) != 1:
+        raise error("invalid_argument", f"{name} has the shape {shape}; it must be one number")
     try:
         return float(value)
-    except (TypeError, ValueError, RuntimeError):  # torch: more than one element
-        text = type(value).__name__ if hasattr(value, "shape") else repr(value)
-        raise error("invalid_argument", f"{name} is {text}; it must be one number") from None
+    except (TypeError, ValueError) as cause:
+        raise error("invalid_argument", f"{name} is {value!r}; it must be one number") from cause

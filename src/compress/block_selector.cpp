@@ -30,10 +30,12 @@ void BlockSelector::select(std::span<const float> scores, std::size_t budget, st
 // At least `budget` blocks, if so many have a score.
 std::span<const BlockId> BlockSelector::candidates(std::span<const float> scores, std::size_t budget) {
   candidates_.resize(scores.size());
+  missed_ = false;
   std::size_t count = collect_at_least(scores, threshold_, candidates_.data());
   if (threshold_ > 1) {
     if (count < budget) {
       ++misses_;
+      missed_ = true;
       margin_ = std::min(2 * margin_, 4 * kOctave);
       count = collect_at_least(scores, 1, candidates_.data());
     } else if (count < budget + budget / 4) {
@@ -50,7 +52,7 @@ void BlockSelector::choose(std::span<const float> scores, std::span<const BlockI
   std::size_t bin = kBins - 1;
   std::size_t above = 0;  // candidates in the bins above `bin`
   while (above + histogram_[bin] < budget) above += histogram_[bin--];
-  if (candidates.size() > 2 * budget) margin_ = margin_for(budget + budget / 2, bin, above);
+  if (candidates.size() > 2 * budget && !missed_) margin_ = margin_for(budget + budget / 2, bin, above);
 
   // Both lists have one place more than they need: every block is written, and kept by moving on.
   above_.resize(above + 1);

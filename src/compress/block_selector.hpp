@@ -44,6 +44,7 @@ class BlockSelector : public Selector {
   std::vector<BlockId> above_;           // scratch: candidates of higher bins, ascending
   std::uint32_t threshold_ = 1;          // bits of a score; 1: everything above 0
   std::uint32_t margin_ = kOctave / 2;   // from the smallest score that was chosen down to it
+  bool missed_ = false;  // in this call: the margin was too small, whatever the histogram says
   std::size_t misses_ = 0;
   std::uint64_t turn_;  // modulo the number of blocks: where the next tie is resolved first
 };

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <deque>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "base/aligned.hpp"
@@ -43,7 +44,7 @@ struct SparseBucket {
   AlignedArray<float> scores;    // [blocks] sums of squares of the residual
   AlignedArray<float>
       block_scores;  // the same of blocks of layout.block elements; empty where that is kBlock
-  bool scores_are_finite = true;
+  std::optional<std::uint32_t> overflowed;  // the tensor of whose residual a sum would have done so
   std::unique_ptr<Selector> selector;
 
   // The same on all members.

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "compress/merge.hpp"
+#include "engine/gradient_values.hpp"
 #include "engine/sparse_bucket.hpp"
 #include "kernels/accumulate_score.hpp"
 #include "kernels/finite.hpp"
@@ -38,22 +39,6 @@ std::string where(Iteration t, BucketId bucket) {
 
 // By which a gradient counts in the residual: payloads hold sums over samples.
 float weight_of(const StepInput& input) { return static_cast<float>(input.samples) * input.gradient_scale; }
-
-// Calls visit(values) with the slice's part of a gradient that is there.
-template <class Visit>
-void with_values(const Gradient& gradient, const Slice& slice, Visit visit) {
-  const auto values = [&]<class T>(const T* data) {
-    return std::span<const T>(data + slice.begin, slice.numel);
-  };
-  switch (gradient.type) {
-    case GradientType::fp32:
-      return visit(values(static_cast<const float*>(gradient.data)));
-    case GradientType::bf16:
-      return visit(values(static_cast<const Bf16*>(gradient.data)));
-    case GradientType::fp16:
-      return visit(values(static_cast<const Fp16*>(gradient.data)));
-  }
-}
 
 // The others' kinds are compared with the first one's.
 void check_kind(const SparseBucket& bucket, OptimizerKind kind) {
@@ -87,6 +72,7 @@ SparseRule::~SparseRule() = default;
 std::optional<std::uint32_t> SparseRule::copy(BucketId id, const StepInput& input) {
   SparseBucket& bucket = *buckets_[id];
   bucket.accumulated = 0;
+  bucket.overflowed.reset();
   if (input.skip) return std::nullopt;
   for (std::size_t i = 0; i < bucket.layout.slices.size(); ++i) {
     const Slice& slice = bucket.layout.slices[i];
@@ -101,13 +87,16 @@ std::optional<std::uint32_t> SparseRule::copy(BucketId id, const StepInput& inpu
       });
     }
     bucket.accumulated = slice.offset + done;
-    if (done < slice.numel) return slice.tensor;
+    if (done == slice.numel) continue;
+    const auto bad = first_nonfinite(bucket.layout, input.gradients);
+    if (!bad) bucket.overflowed = slice.tensor;  // a sum did: contribute() says so, if the iteration counts
+    return bad;
   }
-  bucket.scores_are_finite = find_nonfinite(bucket.scores) == bucket.scores.size();
   return std::nullopt;
 }
 
-// To the rounding of a sum: what was added is subtracted.
+// What was added is subtracted: to the rounding of a sum. An element of the residual changes by its own size
+// at most; beside a gradient that is many times larger it is lost.
 void SparseRule::drop(BucketId id, const StepInput& input) {
   SparseBucket& bucket = *buckets_[id];
   for (std::size_t i = 0; i < bucket.layout.slices.size(); ++i) {
@@ -122,7 +111,7 @@ void SparseRule::drop(BucketId id, const StepInput& input) {
 }
 
 // residual += weight * gradient for the first `numel` elements of a slice, with the scores of their blocks.
-// Stops in front of the first block whose gradient is not finite; returns how many elements were done.
+// Stops in front of the first block whose residual would not be finite; returns how many elements were done.
 template <class T>
 std::size_t SparseRule::accumulate(SparseBucket& bucket, const Slice& slice, const T* gradient, float weight,
                                    std::size_t numel) {
@@ -149,7 +138,11 @@ PayloadPtr SparseRule::contribute(BucketId id, const Step& step) {
   Bytes body;
   if (!step.skip) {
     header.samples = step.input.samples;
-    check_residual(bucket, step.iteration);
+    if (bucket.overflowed) {
+      throw Error(ErrorCode::nonfinite, "the accumulated gradient of '" + names_[*bucket.overflowed] +
+                                            "' overflowed at iteration " + std::to_string(step.iteration) +
+                                            "; clip gradients or lower the learning rate");
+    }
     const std::vector<BlockId> chosen = choose(bucket);
     encode_blocks(chosen, {coding_, bucket.layout.block, bucket.short_blocks}, bucket.residual, body);
     blocks_sent_ += chosen.size() * (bucket.layout.block / kBlock);
@@ -181,19 +174,6 @@ std::vector<BlockId> SparseRule::present_blocks(const SparseBucket& bucket,
     }
   }
   return blocks;
-}
-
-// The gradients were finite; only a sum that overflowed can be otherwise. A block may be finite where its
-// score, a sum of squares, is not: it goes first.
-void SparseRule::check_residual(const SparseBucket& bucket, Iteration t) const {
-  if (bucket.scores_are_finite) return;
-  const std::size_t element = find_nonfinite({bucket.residual.data(), bucket.residual.size()});
-  if (element == bucket.residual.size()) return;
-  const std::size_t block = element / kBlock;
-  throw Error(ErrorCode::nonfinite, "the accumulated gradient of '" +
-                                        tensor_of(bucket, static_cast<BlockId>(block)) +
-                                        "' overflowed at iteration " + std::to_string(t) +
-                                        "; clip gradients or lower the learning rate");
 }
 
 // Puts the member and the place in the run before the sentence of what `read` throws.

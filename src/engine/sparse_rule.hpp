@@ -68,7 +68,6 @@ class SparseRule final : public Rule {
   std::vector<BlockId> present_blocks(const SparseBucket& bucket, std::span<const float> scores) const;
   template <class Read>
   void naming(Rank rank, const PayloadHeader& header, Read read) const;
-  void check_residual(const SparseBucket& bucket, Iteration t) const;
   void check_digests(const SparseBucket& bucket, BucketId id, const Update& update) const;
   void check_full_digest(const SparseBucket& bucket, BucketId id) const;
   const std::string& tensor_of(const SparseBucket& bucket, BlockId block) const;

@@ -47,8 +47,9 @@ asio::awaitable<std::vector<PayloadPtr>> Exchange::all_gather(PayloadPtr mine) {
   const auto began = std::chrono::steady_clock::now();
   const Deadline deadline(executor, began + options_.timeout,
                           [this, key, gathering] { give_up(key, *gathering); });
-  const Deadline soon(executor, began + std::max(options_.hint_after, 2 * longest_),
-                      [this, key, gathering] { hint(key, *gathering); });
+  const auto patience = std::max(options_.hint_after, 2 * longest_);
+  const Deadline soon(executor, began + patience,
+                      [this, key, gathering, patience] { hint(key, *gathering, patience); });
   co_await gathering->complete.wait();
   longest_ = std::max(longest_, std::chrono::duration_cast<std::chrono::milliseconds>(
                                     std::chrono::steady_clock::now() - began));
@@ -63,6 +64,7 @@ void Exchange::fail(const Error& error) {
 
 void Exchange::restart_after(Iteration iteration) {
   rounds_.clear();
+  hinted_ = 0;
   std::fill(gathered_.begin(), gathered_.end(), iteration);
 }
 
@@ -153,16 +155,17 @@ std::string Exchange::missing(const Round& waiting) const {
     if (waiting.payloads[rank]) continue;
     all += (all.empty() ? "" : ", ") + group_.describe(rank);
     if (const auto call = group_.call_ahead(rank))
-      all += ", which waits for all members in " + *call + ", a call that this member has not made,";
+      all +=
+          " (which waits in " + *call + ", a call that " + group_.describe(group_.rank()) + " has not made)";
   }
   return all;
 }
 
-void Exchange::hint(Key key, const Round& waiting) {
-  if (key.first <= hinted_) return;  // another of its buckets was first
+void Exchange::hint(Key key, const Round& waiting, std::chrono::milliseconds waited) {
+  if (key.first <= hinted_ || waiting.missing() == 0) return;  // another of its buckets was first
   hinted_ = key.first;
-  group_.log()->info("after {} iteration {} still waits for the gradients of {}",
-                     to_text(std::max(options_.hint_after, 2 * longest_)), key.first, missing(waiting));
+  group_.log()->info("after {} iteration {} still waits for the gradients of {}", to_text(waited), key.first,
+                     missing(waiting));
 }
 
 void Exchange::give_up(Key key, Round& waiting) {

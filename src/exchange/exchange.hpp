@@ -69,7 +69,7 @@ class Exchange {
   void put(Rank from, PayloadPtr payload);
   void forget_gathered(BucketId bucket);
   void note_finished(const Round& complete);
-  void hint(Key key, const Round& waiting);
+  void hint(Key key, const Round& waiting, std::chrono::milliseconds waited);
   void give_up(Key key, Round& waiting);
   std::string missing(const Round& waiting) const;
 

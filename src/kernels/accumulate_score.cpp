@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cassert>
 #include <cmath>
-#include <type_traits>
 
 #include "kernels/block.hpp"
 
@@ -27,17 +26,6 @@ struct Arrays {
   float* scores;
 };
 
-template <class T>
-bool finite_gradient(const Arrays<T>& a, std::size_t block) {
-  return std::all_of(a.gradient + block * kBlock, a.gradient + (block + 1) * kBlock, [](T value) {
-    if constexpr (std::is_same_v<T, float>) {
-      return std::isfinite(value);
-    } else {
-      return is_finite(value);
-    }
-  });
-}
-
 // A block's new residual, not stored yet.
 template <class D>
 struct Sums {
@@ -60,6 +48,12 @@ template <class D, class T>
 HWY_INLINE void store(D d, const Sums<D>& sums, const Arrays<T>& a, std::size_t block) {
   for (std::size_t i = 0; i < Sums<D>::kParts; ++i)
     hn::StoreU(sums.part[i], d, a.residual + block * kBlock + i * hn::MaxLanes(d));
+}
+
+template <class D>
+bool finite(D d, const Sums<D>& sums) {
+  return std::all_of(sums.part, sums.part + Sums<D>::kParts,
+                     [d](auto part) HWY_ATTR { return hn::AllTrue(d, hn::IsFinite(part)); });
 }
 
 #if HWY_TARGET == HWY_SCALAR  // one lane, and no operations across lanes
@@ -128,7 +122,7 @@ HWY_INLINE float score_of(const Sums<Wide>& sums) {
   return hn::GetLane(scores_of(t, t, t, t));
 }
 
-// Four blocks from `block` on, if all their scores are finite: then their gradients are, too.
+// Four blocks from `block` on, if all their scores are finite: then so are their sums.
 template <class T>
 HWY_INLINE bool accumulate_four(const Arrays<T>& a, std::size_t block) {
   const Wide d;
@@ -153,7 +147,7 @@ bool accumulate_one(const Arrays<T>& a, std::size_t block) {
   const Wide d;
   const auto sums = sums_of(d, a, block);
   const float score = score_of(sums);
-  if (!std::isfinite(score) && !finite_gradient(a, block)) return false;
+  if (!std::isfinite(score) && !finite(d, sums)) return false;
   store(d, sums, a, block);
   a.scores[block] = score;
   return true;

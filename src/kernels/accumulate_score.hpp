@@ -9,13 +9,14 @@
 namespace stella {
 
 // residual[i] += weight * gradient[i], then scores[b] = the sum of residual[i]^2 over block b. Stops in front
-// of the first block whose gradient is not finite: neither that block nor any behind it is touched. Returns
-// the number of blocks that were done.
+// of the first block whose residual would no longer be finite: neither that block nor any behind it is
+// touched. Returns the number of blocks that were done.
 //   gradient  [blocks * kBlock] fp32, bf16 or fp16, any alignment, only read; `residual` with weight 0 only
 //             scores
 //   residual  [blocks * kBlock] fp32, any alignment
-//   scores    [blocks] fp32, at least 0; NaN where an element of the residual is, infinite where one exceeds
-//             about 1e19, 0 where all are below about 1e-23
+//   scores    [blocks] fp32, at least 0; infinite where an element of the residual exceeds about 1e19, 0
+//   where
+//             all are below about 1e-23
 //
 // The paper adds up magnitudes. Squares cost the same, and the blocks of the largest scores then hold as
 // much of the gradient's energy as so many blocks can, whatever its distribution.

@@ -76,12 +76,12 @@ void Mesh::send_to_all(const Call& call, std::span<const std::byte> content) {
 // The next message of that call from that member.
 asio::awaitable<ControlMessage> Mesh::receive(Rank from, const Call& call) {
   const Deadline limit(io_.get_executor(), Clock::now() + options_.collective_timeout, [this, from, &call] {
-    fail(Error(ErrorCode::timeout,
-               describe(options_.rank) + " waited " + to_text(options_.collective_timeout) + " in " +
-                   stella::describe(call) + " for " + describe(from) +
-                   ", which is alive but did not make that call; all members must make the "
-                   "same calls in the same order. If it is only slow, raise "
-                   "STELLA_STEP_TIMEOUT (it holds from distribute() on)"));
+    fail(Error(ErrorCode::timeout, describe(options_.rank) + " waited " +
+                                       to_text(options_.collective_timeout) + " in " +
+                                       stella::describe(call) + " for " + describe(from) +
+                                       ", which is alive but sent nothing for it; all members must make the "
+                                       "same calls in the same order. If it is only slow, raise "
+                                       "STELLA_STEP_TIMEOUT (it holds from distribute() on)"));
   });
   const Deadline hint(io_.get_executor(), Clock::now() + options_.hint_after, [this, from, &call] {
     log_->info("after {} still waits for {} in {}, which every member has to call",

@@ -149,6 +149,10 @@ TEST(Engine, ANonFiniteGradientIsNamedAndNothingOfItIsApplied) {
       engine->step(model.input(groups));
     }
     EXPECT_FLOAT_EQ(model.weights[1][7], -2.0f);  // the other member's gradient alone
+    model.fill_gradients(2.0f);
+    engine->step(model.input(groups));
+    EXPECT_FLOAT_EQ(model.weights[0][3], -4.0f);  // nothing was left of the dropped iteration
+    EXPECT_FLOAT_EQ(model.weights[1][7], -4.0f);
     engine->drain(Level::finished, model.weight_pointers, groups);
     engine.reset();
     session.leave();

@@ -106,6 +106,26 @@ TEST(SparseRule, ADroppedIterationLeavesNothingInTheResidual) {
   }
 }
 
+// Finite ones that are huge come with those that are not. What was in the residual may go beside them, but
+// nothing of them stays, and no infinity.
+TEST(SparseRule, NothingHugeIsLeftOfADroppedIteration) {
+  RuleMember member(0, {40, 100}, {plain_sgd(0.1)}, options_of(0.02));
+  member.model.fill_gradients(1.0f);
+  member.contribute(1);
+  Sums before = zeros_like(member.model), after = before;
+  add_residual(member, before);
+  const float largest = std::numeric_limits<float>::max();
+  for (const float huge : {1e9f, largest, -largest}) {
+    member.samples = huge == 1e9f ? 1 : 2;  // then it overflows
+    member.model.gradients[0].assign(40, huge);
+    member.model.gradients[1].assign(100, std::numeric_limits<float>::quiet_NaN());
+    EXPECT_EQ(member.contribute(2)[0]->header().samples, 0);
+  }
+  add_residual(member, after);
+  for (std::size_t i = 0; i < 40; ++i) EXPECT_LE(std::fabs(after[0][i]), 2 * std::fabs(before[0][i])) << i;
+  EXPECT_EQ(after[1], before[1]);
+}
+
 // Its square does not fit into fp32, itself it does.
 TEST(SparseRule, AHugeFiniteGradientIsSentFirst) {
   World world(1, {16, 64}, 1, options_of(0.01));

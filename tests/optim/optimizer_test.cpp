@@ -126,8 +126,7 @@ TEST_P(EveryOptimizer, BlocksThatWereNotSentKeepEveryBit) {
   }
 }
 
-// Which is another kernel where all blocks have made equally many steps.
-// By the dense kernels, while all blocks are at the same step.
+// While all blocks are at the same step, the first is another kernel: the dense one.
 TEST_P(EveryOptimizer, AStepOfEveryBlockIsTheStepsOfItsParts) {
   on_every_target([&] {
     auto whole = make();
