@@ -1,6 +1,5 @@
 #include "kernels/accumulate_score.hpp"
 
-#include <algorithm>
 #include <cassert>
 #include <cmath>
 
@@ -52,8 +51,9 @@ HWY_INLINE void store(D d, const Sums<D>& sums, const Arrays<T>& a, std::size_t 
 
 template <class D>
 bool finite(D d, const Sums<D>& sums) {
-  return std::all_of(sums.part, sums.part + Sums<D>::kParts,
-                     [d](auto part) HWY_ATTR { return hn::AllTrue(d, hn::IsFinite(part)); });
+  for (std::size_t i = 0; i < Sums<D>::kParts; ++i)
+    if (!hn::AllTrue(d, hn::IsFinite(sums.part[i]))) return false;
+  return true;
 }
 
 #if HWY_TARGET == HWY_SCALAR  // one lane, and no operations across lanes
