@@ -9,8 +9,10 @@ limit_s=${EMULATE_SECONDS:-3600}
 packages=(bochs bochs-term bochsbios busybox-static isolinux syslinux-common xorriso)
 # Each test binary with a filter of its cases: of the selectors', not those that repeat one choice thousands of times to
 # see its statistics (ten minutes here); of the engine's, those that train or compare instruction sets.
+same_bits='BitIdentity.*'  # but for runs with codes, which take minutes here: those of the rule have them
+slow='*NorWithCodesAndLargerBlocks'
 tests=("kernels *" "optim *" "compress -Energy.*:ThresholdSelectorTest.*:*NoPlaceInTheBucket*"
-       "engine BitIdentity.*:SparseRule.*:Digest.*-*NorWithCodesAndLargerBlocks")
+       "engine $same_bits:SparseRule.*:Digest.*-$slow")
 
 say() { echo "stellatrain: $*"; }
 fail() { echo "stellatrain: $*" >&2; exit 1; }
@@ -133,7 +135,7 @@ check() {
   done
   [ "$(grep -c '\[  PASSED  \]' "$said")" = ${#tests[@]} ] || fail "not every test binary says PASSED: see $said"
   # The digests of a run there, on each of its targets, are those of the same binary here.
-  build/dev/tests/engine/engine_test --gtest_filter='BitIdentity.*-*NorWithCodesAndLargerBlocks' 2> /dev/null | digests > "$work/digests-here"
+  build/dev/tests/engine/engine_test --gtest_filter="$same_bits-$slow" 2> /dev/null | digests > "$work/digests-here"
   digests < "$said" > "$work/digests-there"
   [ -s "$work/digests-here" ] && cmp -s "$work/digests-here" "$work/digests-there" ||
     fail "the digests there are not those of this machine: see $work/digests-there and $work/digests-here"

@@ -154,7 +154,7 @@ void send_codes(std::span<const BlockId> blocks, const Coding& coding, std::vect
   });
 }
 
-// The values that `read(at, numel, values)` gives for places from `at` on, a chunk at a time, which are
+// The values that `read(at, values)` writes for places from `at` on, a chunk at a time, which are
 // checked while they are in the first cache.
 template <class Read>
 AlignedArray<float> read_values(std::span<const BlockId> blocks, std::size_t block, Read read) {

@@ -2,13 +2,12 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <type_traits>
 
 #include "engine/layout.hpp"
+#include "kernels/finite.hpp"
 #include "kernels/half.hpp"
 #include "stella/engine.hpp"
 
@@ -30,15 +29,10 @@ void with_values(const Gradient& gradient, const Slice& slice, Visit visit) {
   }
 }
 
-template <class T>
-bool all_finite(std::span<const T> values) {
-  return std::ranges::all_of(values, [](T value) {
-    if constexpr (std::is_same_v<T, float>) {
-      return std::isfinite(value);
-    } else {
-      return is_finite(value);
-    }
-  });
+inline bool all_finite(std::span<const float> values) { return find_nonfinite(values) == values.size(); }
+template <class Half>
+bool all_finite(std::span<const Half> values) {
+  return std::ranges::all_of(values, [](Half value) { return is_finite(value); });
 }
 
 // The first tensor of the bucket whose gradient is not finite.

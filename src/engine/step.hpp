@@ -14,8 +14,7 @@
 
 namespace stella {
 
-// Lives until the last bucket's coroutine is done. Its input's pointers are valid only until
-// hand_over().
+// Lives until the last bucket's coroutine is done. Its input's pointers are valid only until hand_over().
 class Step {
  public:
   Step(Iteration t, Level how_far, const StepInput& what, std::size_t buckets)
@@ -37,7 +36,8 @@ class Step {
 
   // A bucket's gradients are copied, or never will be. Returns whether it was the last bucket, which then
   // calls hand_over().
-  //   bad    the first tensor of the bucket whose gradient is not finite
+  //   bad     the first tensor of the bucket whose gradient is not finite
+  //   failed  they never will be
   [[nodiscard]] bool copied(std::optional<std::uint32_t> bad, bool failed) {
     if (failed) failed_ = true;
     if (bad) {

@@ -132,7 +132,7 @@ class Group {
   // closes without leave() or abort() has crashed. May be called at any time, more than once.
   asio::awaitable<void> close();
 
-  // Of the whole process of this member, for what users should know.
+  // This member's, for what its users should know.
   const Logger& log() const;
   // Since the connection began; zeros for this member itself.
   Traffic traffic(Rank peer) const;
