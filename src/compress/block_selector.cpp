@@ -30,17 +30,10 @@ void BlockSelector::select(std::span<const float> scores, std::size_t budget, st
 // At least `budget` blocks, if so many have a score.
 std::span<const BlockId> BlockSelector::candidates(std::span<const float> scores, std::size_t budget) {
   candidates_.resize(scores.size());
-  missed_ = false;
   std::size_t count = collect_at_least(scores, threshold_, candidates_.data());
-  if (threshold_ > 1) {
-    if (count < budget) {
-      ++misses_;
-      missed_ = true;
-      margin_ = std::min(2 * margin_, 4 * kOctave);
-      count = collect_at_least(scores, 1, candidates_.data());
-    } else if (count < budget + budget / 4) {
-      margin_ = std::min(margin_ + margin_ / 4, 4 * kOctave);
-    }
+  if (count < budget && threshold_ > 1) {
+    ++misses_;
+    count = collect_at_least(scores, 1, candidates_.data());
   }
   return std::span(candidates_).first(count);
 }
@@ -52,7 +45,11 @@ void BlockSelector::choose(std::span<const float> scores, std::span<const BlockI
   std::size_t bin = kBins - 1;
   std::size_t above = 0;  // candidates in the bins above `bin`
   while (above + histogram_[bin] < budget) above += histogram_[bin--];
-  if (candidates.size() > 2 * budget && !missed_) margin_ = margin_for(budget + budget / 2, bin, above);
+  if (candidates.size() > 2 * budget) {
+    margin_ = margin_for(budget + budget / 2, bin, above);
+  } else if (candidates.size() < budget + budget / 4) {
+    margin_ = std::min(margin_ + margin_ / 4, 4 * kOctave);
+  }
 
   // Both lists have one place more than they need: every block is written, and kept by moving on.
   above_.resize(above + 1);
@@ -78,6 +75,16 @@ std::uint32_t BlockSelector::margin_for(std::size_t count, std::size_t bin, std:
   return std::clamp(static_cast<std::uint32_t>(bin - last) << kDropped, kOctave / 64, 4 * kOctave);
 }
 
+// How far below the smallest score that was chosen the next call's may be. Where scores sink from call to call
+// they are expected to sink again, half as far again at most.
+std::uint32_t BlockSelector::next_threshold(std::uint32_t smallest) {
+  const std::uint32_t sank = smallest_ > smallest ? smallest_ - smallest : 0;
+  smallest_ = smallest;
+  sank_ = std::clamp(sank, sank_ - sank_ / 8, 4 * kOctave);
+  const std::uint32_t margin = std::max(margin_, sank_ + sank_ / 2);
+  return smallest > margin ? smallest - margin : 1;
+}
+
 // Merges above_ and the best `budget` blocks of boundary_ into `chosen`; the next threshold.
 void BlockSelector::choose_from_boundary(std::span<const float> scores, std::size_t budget,
                                          std::vector<BlockId>& chosen) {
@@ -86,7 +93,7 @@ void BlockSelector::choose_from_boundary(std::span<const float> scores, std::siz
   const auto last = patterns_.begin() + static_cast<std::ptrdiff_t>(budget - 1);
   std::nth_element(patterns_.begin(), last, patterns_.end(), std::greater<>());
   const std::uint32_t lowest = *last;  // the smallest score that fits
-  threshold_ = lowest > margin_ ? lowest - margin_ : 1;
+  threshold_ = next_threshold(lowest);
   const auto larger = static_cast<std::size_t>(
       std::count_if(patterns_.begin(), last, [lowest](std::uint32_t p) { return p > lowest; }));
   const std::size_t seats = budget - larger;  // for the blocks whose score equals `lowest`

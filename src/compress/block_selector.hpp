@@ -35,6 +35,7 @@ class BlockSelector : public Selector {
   void choose(std::span<const float> scores, std::span<const BlockId> candidates, std::size_t budget,
               std::vector<BlockId>& chosen);
   std::uint32_t margin_for(std::size_t count, std::size_t bin, std::size_t above) const;
+  std::uint32_t next_threshold(std::uint32_t smallest);
   void choose_from_boundary(std::span<const float> scores, std::size_t budget, std::vector<BlockId>& chosen);
 
   std::array<std::uint32_t, kBins> histogram_;
@@ -43,8 +44,9 @@ class BlockSelector : public Selector {
   std::vector<std::uint32_t> patterns_;  // scratch: their scores' bits
   std::vector<BlockId> above_;           // scratch: candidates of higher bins, ascending
   std::uint32_t threshold_ = 1;          // bits of a score; 1: everything above 0
-  std::uint32_t margin_ = kOctave / 2;   // from the smallest score that was chosen down to it
-  bool missed_ = false;  // in this call: the margin was too small, whatever the histogram says
+  std::uint32_t margin_ = kOctave / 2;   // from the smallest score that was chosen down to it, at least
+  std::uint32_t smallest_ = 0;           // bits of the smallest score that was chosen in the last call
+  std::uint32_t sank_ = 0;               // by how much it sank between two calls; fades
   std::size_t misses_ = 0;
   std::uint64_t turn_;  // modulo the number of blocks: where the next tie is resolved first
 };

@@ -99,6 +99,23 @@ TEST(BlockSelector, OnDriftingGradientsTheThresholdIsSeldomTooHigh) {
   EXPECT_LE(selector.misses(), 2u);
 }
 
+// By more than lies between the budget and one and a half of it.
+TEST(BlockSelector, WhereScoresSinkFastTheThresholdSinksAhead) {
+  for (const auto& [even, odd] : {std::pair{0.7f, 0.7f}, std::pair{0.5f, 2.0f}}) {  // or sink and rise
+    Random random(seed());
+    BlockSelector selector(seed());
+    std::vector<BlockId> chosen;
+    float scale = 1;
+    for (int call = 0; call < 100; ++call, scale *= call % 2 ? odd : even) {
+      auto scores = scores_of(normal(random, 5000 * kBlock));
+      for (float& score : scores) score *= scale;
+      selector.select(scores, 200, chosen);
+      ASSERT_EQ(chosen.size(), 200u);
+    }
+    EXPECT_LE(selector.misses(), 2u) << even << ", " << odd;
+  }
+}
+
 TEST(BlockSelector, ScoresThatDifferInTheLastBitOnlyAreToldApart) {
   std::vector<float> scores(1000);
   float score = 1;
