@@ -9,7 +9,7 @@ limit_s=${EMULATE_SECONDS:-3600}
 packages=(bochs bochs-term bochsbios busybox-static isolinux syslinux-common xorriso)
 # Each test binary with a filter of its cases: of the selectors', not those that repeat one choice thousands of times to
 # see its statistics (ten minutes here); of the engine's, those that train or compare instruction sets.
-same_bits='BitIdentity.*'  # but for runs with codes, which take minutes here: those of the rule have them
+same_bits='BitIdentity.*'  # but for runs with codes, which take minutes here: those of the rule have some
 slow='*NorWithCodesAndLargerBlocks'
 tests=("kernels *" "optim *" "compress -Energy.*:ThresholdSelectorTest.*:*NoPlaceInTheBucket*"
        "engine $same_bits:SparseRule.*:Digest.*-$slow")

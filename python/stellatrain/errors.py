@@ -17,10 +17,10 @@ def error(code: str, sentence: str) -> Error:
 
 def number(value: Any, name: str) -> float:
     """As a float; Error("invalid_argument") that names the argument if it is none."""
-    shape = tuple(getattr(value, "shape", ()))
-    if math.prod(shape) != 1:
-        raise error("invalid_argument", f"{name} has the shape {shape}; it must be one number")
     try:
-        return float(value)
-    except (TypeError, ValueError) as cause:
+        shape = tuple(getattr(value, "shape", ()))
+        if math.prod(shape) == 1:
+            return float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError) as cause:  # the last: complex tensors
         raise error("invalid_argument", f"{name} is {value!r}; it must be one number") from cause
+    raise error("invalid_argument", f"{name} has the shape {shape}; it must be one number")

@@ -44,7 +44,9 @@ struct SparseBucket {
   AlignedArray<float> scores;    // [blocks] sums of squares of the residual
   AlignedArray<float>
       block_scores;  // the same of blocks of layout.block elements; empty where that is kBlock
-  std::optional<std::uint32_t> overflowed;  // the tensor of whose residual a sum would have done so
+  // The tensor at whose residual this iteration's sums stopped because one would have overflowed, though all
+  // gradients of the bucket are finite.
+  std::optional<std::uint32_t> overflowed;
   std::unique_ptr<Selector> selector;
 
   // The same on all members.

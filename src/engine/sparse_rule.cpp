@@ -96,7 +96,9 @@ std::optional<std::uint32_t> SparseRule::copy(BucketId id, const StepInput& inpu
 }
 
 // What was added is subtracted: to the rounding of a sum. An element of the residual changes by its own size
-// at most; beside a gradient that is many times larger it is lost.
+// at most; beside a gradient that is many times larger it is lost. (An element within two units in the last
+// place of the largest float could round to infinity on the way back: the rest of its slice then keeps what
+// was added.)
 void SparseRule::drop(BucketId id, const StepInput& input) {
   SparseBucket& bucket = *buckets_[id];
   for (std::size_t i = 0; i < bucket.layout.slices.size(); ++i) {

@@ -15,8 +15,7 @@ namespace stella {
 //             scores
 //   residual  [blocks * kBlock] fp32, any alignment
 //   scores    [blocks] fp32, at least 0; infinite where an element of the residual exceeds about 1e19, 0
-//   where
-//             all are below about 1e-23
+//             where all are below about 1e-23
 //
 // The paper adds up magnitudes. Squares cost the same, and the blocks of the largest scores then hold as
 // much of the gradient's energy as so many blocks can, whatever its distribution.

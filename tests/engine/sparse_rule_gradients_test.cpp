@@ -126,6 +126,29 @@ TEST(SparseRule, NothingHugeIsLeftOfADroppedIteration) {
   EXPECT_EQ(after[1], before[1]);
 }
 
+// Of one bucket a sum overflows, of the other a gradient is no number: the iteration does not count, the
+// whole blocks in front of that sum are taken back, and the next iteration does not hear of it.
+TEST(SparseRule, AnOverflowIsForgottenWithTheIterationThatIsDropped) {
+  Random random(seed());
+  RuleMember member(0, {1024, 1024}, {plain_sgd(0.1)}, options_of(0.2));
+  Sums produced = zeros_like(member.model), before = produced, after = produced;
+  fill_with_integers(member.model, random, produced);
+  ASSERT_EQ(member.contribute(1).size(), 2u);
+  add_residual(member, before);
+  for (Iteration t = 2; t <= 3; ++t) {
+    fill_with_integers(member.model, random, produced);
+    if (t == 2) {
+      member.samples = 2;
+      member.model.gradients[0][500] = 0.75f * std::numeric_limits<float>::max();
+      member.model.gradients[1][0] = std::numeric_limits<float>::quiet_NaN();
+    }
+    for (const auto& payload : member.contribute(t)) EXPECT_EQ(payload->header().samples, t == 2 ? 0 : 1);
+    member.samples = 1;
+    if (t == 2) add_residual(member, after);
+  }
+  EXPECT_EQ(before, after);
+}
+
 // Its square does not fit into fp32, itself it does.
 TEST(SparseRule, AHugeFiniteGradientIsSentFirst) {
   World world(1, {16, 64}, 1, options_of(0.01));

@@ -74,14 +74,18 @@ TEST(SparseRule, EverybodyHoldsTheSameWeightsAndDigests) {
 }
 
 TEST(SparseRule, SelectionPayloadsAndWeightsAreTheSameBitsOnEveryTarget) {
+  const std::pair<const char*, std::size_t> coded[] = {{"fp32", 16}, {"bf16", 16}, {"int8", 16}, {"int4", 16},
+                                                       {"int4", 64}, {"int2", 32}, {"int1", 64}};
   std::vector<std::vector<Bytes>> sent;
   std::vector<std::vector<std::uint64_t>> digests;
   on_every_target([&] {
     std::vector<Bytes> payloads;
     std::vector<std::uint64_t> own;
-    for (const std::string wire : {"fp32", "bf16", "int8", "int4", "int2", "int1"}) {
+    for (const auto& [wire, block] : coded) {
       Random random(seed());
-      World world(2, {3000, 17}, 0.1, options_of(0.1, wire));
+      EngineOptions options = options_of(0.1, wire);
+      options.block = block;
+      World world(2, {3000, 17}, 0.1, options);
       for (Iteration t = 1; t <= 5; ++t) {
         for (auto& member : world.members) member->model.fill_gradients(random);
         const auto all = world.contributions(t);

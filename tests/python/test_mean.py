@@ -87,7 +87,15 @@ def test_a_scheduler_that_follows_it_steps_alike_with_exchanges_under_way() -> N
 
 
 @pytest.mark.parametrize(
-    ("arguments", "name"), [(("a",), "value"), ((1.0, "b"), "samples"), ((torch.ones(3),), "value")]
+    ("arguments", "name"),
+    [
+        (("a",), "value"),
+        ((1.0, "b"), "samples"),
+        ((torch.ones(3),), "value"),
+        ((torch.tensor(1j),), "value"),
+        ((torch.empty(1, device="meta"),), "value"),
+        ((10**400,), "value"),
+    ],
 )
 def test_what_is_no_number_is_named(arguments: tuple[Any, ...], name: str) -> None:
     def member(run: Run) -> None:
