@@ -75,8 +75,8 @@ std::uint32_t BlockSelector::margin_for(std::size_t count, std::size_t bin, std:
   return std::clamp(static_cast<std::uint32_t>(bin - last) << kDropped, kOctave / 64, 4 * kOctave);
 }
 
-// How far below the smallest score that was chosen the next call's may be. Where scores sink from call to call
-// they are expected to sink again, half as far again at most.
+// How far below the smallest chosen score the next call's may be. Scores that sink are expected to sink
+// again, by half as much again at most.
 std::uint32_t BlockSelector::next_threshold(std::uint32_t smallest) {
   const std::uint32_t sank = smallest_ > smallest ? smallest_ - smallest : 0;
   smallest_ = smallest;
