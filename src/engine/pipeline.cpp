@@ -105,6 +105,7 @@ void Pipeline::start(std::shared_ptr<Step> step) {
     std::lock_guard lock(mutex_);
     running_ += gates_.size();
   }
+  asio::post(network_, [&exchange = exchange_, t = step->iteration] { exchange.began(t); });
   for (BucketId bucket = 0; bucket < gates_.size(); ++bucket) {
     asio::co_spawn(cpu_.executor(), run_bucket(bucket, step),
                    [this](std::exception_ptr error) { finished(error); });
@@ -113,6 +114,7 @@ void Pipeline::start(std::shared_ptr<Step> step) {
 }
 
 void Pipeline::take(Iteration t, std::span<float* const> parameters) {
+  say_what_is_awaited(t);
   for (BucketId bucket = 0; bucket < gates_.size(); ++bucket) {
     times_.time(&EngineStats::step_wait, [&] { wait_applied(*gates_[bucket], t); });
     times_.time(&EngineStats::step_publish, [&] { rule_.publish(bucket, t, parameters); });
@@ -121,9 +123,14 @@ void Pipeline::take(Iteration t, std::span<float* const> parameters) {
 }
 
 void Pipeline::quiesce(Iteration t) {
+  say_what_is_awaited(t);
   for (const auto& gates : gates_) wait_applied(*gates, t);
   std::unique_lock lock(mutex_);
   idle_.wait(lock, [this] { return running_ == 0; });
+}
+
+void Pipeline::say_what_is_awaited(Iteration t) {
+  asio::post(network_, [&exchange = exchange_, t] { exchange.trainer_waits_for(t); });
 }
 
 void Pipeline::wait_applied(Gates& gates, Iteration t) {

@@ -87,6 +87,8 @@ class Pipeline {
   // The update that must be in the parameters before that of iteration t may change the weights.
   Iteration seen_before(Iteration t) const { return t - std::max<Iteration>(staleness_, 1); }
   void finished(std::exception_ptr error);
+  // The trainer's thread waits for iteration t now.
+  void say_what_is_awaited(Iteration t);
   // Blocks the trainer's thread until iteration t of the bucket is applied.
   void wait_applied(Gates& gates, Iteration t);
   void note_levels(std::span<const PayloadPtr> payloads);

@@ -7,8 +7,25 @@
 
 #include "base/text.hpp"
 #include "net/deadline.hpp"
+#include "net/reminder.hpp"
 
 namespace stella {
+namespace {
+
+// The call in which a trainer contributes so.
+std::string call_of(Level level) {
+  switch (level) {
+    case Level::active:
+      return "step()";
+    case Level::epoch_ended:
+      return "the end of its DataLoader's epoch";
+    case Level::finished:
+      return "finish()";
+  }
+  return "a call";
+}
+
+}  // namespace
 
 Exchange::Exchange(Group& group, ExchangeOptions options)
     : group_(group),
@@ -17,11 +34,13 @@ Exchange::Exchange(Group& group, ExchangeOptions options)
       noted_finished_(group.world_size(), false) {
   group_.on_payload([this](Rank from, Bytes message) { receive(from, std::move(message)); });
   group_.on_left([this](Rank rank) { member_left(rank); });
+  group_.on_call([this](Rank) { end_deadlock(); });
 }
 
 Exchange::~Exchange() {
   group_.on_payload([](Rank, Bytes) {});
   group_.on_left([](Rank) {});
+  group_.on_call([](Rank) {});
 }
 
 std::size_t Exchange::Round::missing() const {
@@ -41,6 +60,7 @@ asio::awaitable<std::vector<PayloadPtr>> Exchange::all_gather(PayloadPtr mine) {
   for (Rank rank = 0; rank < group_.world_size(); ++rank) {
     if (group_.has_left(rank)) member_left(rank);
   }
+  end_deadlock();
 
   // Not one statement: GCC 12 destroys a temporary twice if the expression that made it suspends.
   const auto executor = co_await asio::this_coro::executor;
@@ -48,12 +68,42 @@ asio::awaitable<std::vector<PayloadPtr>> Exchange::all_gather(PayloadPtr mine) {
   const Deadline deadline(executor, began + options_.timeout,
                           [this, key, gathering] { give_up(key, *gathering); });
   const auto patience = std::max(options_.hint_after, 2 * longest_);
-  const Deadline soon(executor, began + patience,
-                      [this, key, gathering, patience] { hint(key, *gathering, patience); });
+  const Reminder reminder(executor, patience, [this, key](auto waited) { hint(key, waited); });
   co_await gathering->complete.wait();
   longest_ = std::max(longest_, std::chrono::duration_cast<std::chrono::milliseconds>(
                                     std::chrono::steady_clock::now() - began));
   co_return gathering->payloads;
+}
+
+void Exchange::began(Iteration iteration) { group_.set_begun(iteration); }
+
+void Exchange::trainer_waits_for(Iteration iteration) {
+  awaited_ = iteration;
+  end_deadlock();
+}
+
+// What a member has begun by the time of a call, it contributes to; to what comes later only after that call.
+void Exchange::end_deadlock() {
+  for (auto& [key, waiting] : rounds_) {
+    if (key.first > awaited_ || !waiting->payloads[group_.rank()]) continue;
+    for (Rank rank = 0; rank < group_.world_size(); ++rank) {
+      const auto theirs = waiting->payloads[rank] ? std::nullopt : group_.call_ahead(rank);
+      if (!theirs || theirs->begun >= key.first) continue;
+      waiting->complete.fail(std::make_exception_ptr(deadlock(key.first, *waiting, rank, *theirs)));
+      return;
+    }
+  }
+}
+
+Error Exchange::deadlock(Iteration iteration, const Round& waiting, Rank rank,
+                         const CallAhead& theirs) const {
+  const auto& ours = waiting.payloads[group_.rank()]->header();
+  return Error(ErrorCode::mismatch,
+               group_.describe(rank) + " waits in " + theirs.call + ", after iteration " +
+                   std::to_string(theirs.begun) + ", for " + group_.describe(group_.rank()) +
+                   ", which waits in " + call_of(ours.level) + " for its part of iteration " +
+                   std::to_string(iteration) +
+                   ": all members must make the same calls (step, save, mean, finish) in the same order");
 }
 
 void Exchange::fail(const Error& error) {
@@ -64,7 +114,8 @@ void Exchange::fail(const Error& error) {
 
 void Exchange::restart_after(Iteration iteration) {
   rounds_.clear();
-  hinted_ = 0;
+  awaited_ = iteration;
+  began(iteration);
   std::fill(gathered_.begin(), gathered_.end(), iteration);
 }
 
@@ -155,17 +206,20 @@ std::string Exchange::missing(const Round& waiting) const {
     if (waiting.payloads[rank]) continue;
     all += (all.empty() ? "" : ", ") + group_.describe(rank);
     if (const auto call = group_.call_ahead(rank))
-      all +=
-          " (which waits in " + *call + ", a call that " + group_.describe(group_.rank()) + " has not made)";
+      all += " (which waits in " + call->call + ", a call that " + group_.describe(group_.rank()) +
+             " has not made)";
   }
   return all;
 }
 
-void Exchange::hint(Key key, const Round& waiting, std::chrono::milliseconds waited) {
-  if (key.first <= hinted_ || waiting.missing() == 0) return;  // another of its buckets was first
-  hinted_ = key.first;
-  group_.log()->info("after {} iteration {} still waits for the gradients of {}", to_text(waited), key.first,
-                     missing(waiting));
+// Of the first all-gather only that is not complete: what the others wait for is the same.
+void Exchange::hint(Key key, std::chrono::milliseconds waited) const {
+  const auto first = std::ranges::find_if(rounds_, [this](const auto& entry) {
+    return entry.second->payloads[group_.rank()] && entry.second->missing() != 0;
+  });
+  if (first == rounds_.end() || first->first != key) return;
+  group_.log()->warn("after {} iteration {} still waits for the gradients of {}", to_text(waited), key.first,
+                     missing(*first->second));
 }
 
 void Exchange::give_up(Key key, Round& waiting) {

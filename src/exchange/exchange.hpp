@@ -28,8 +28,8 @@ struct ExchangeOptions {
   // protocol. Bounds the memory: window x buckets x members x largest payload.
   Iteration window = 2;
   std::chrono::nanoseconds timeout = std::chrono::minutes(30);  // for one all-gather
-  // Of waiting for a member, after which the log names it; later only for more than twice the longest wait
-  // that ended well.
+  // Of waiting for a member, after which the log names it, and again after twice as long and so on; later
+  // only for more than twice the longest wait that ended well.
   std::chrono::milliseconds hint_after{5'000};
 };
 
@@ -45,6 +45,13 @@ class Exchange {
   // included. Each bucket and iteration once, iterations without gaps. Throws the first failure of the group,
   // or Error(timeout) that names who is missing.
   asio::awaitable<std::vector<PayloadPtr>> all_gather(PayloadPtr mine);
+
+  // The trainer's thread has begun that iteration, before anything else that it calls.
+  void began(Iteration iteration);
+  // The trainer's thread waits until that iteration is gathered, and calls nothing before. If a member has
+  // called a collective in place of that iteration, each of the two waits for the other: the all-gather
+  // throws Error(mismatch) that says so.
+  void trainer_waits_for(Iteration iteration);
 
   // Every all-gather, under way or to come, throws `error`.
   void fail(const Error& error);
@@ -69,7 +76,9 @@ class Exchange {
   void put(Rank from, PayloadPtr payload);
   void forget_gathered(BucketId bucket);
   void note_finished(const Round& complete);
-  void hint(Key key, const Round& waiting, std::chrono::milliseconds waited);
+  void end_deadlock();
+  Error deadlock(Iteration iteration, const Round& waiting, Rank rank, const CallAhead& theirs) const;
+  void hint(Key key, std::chrono::milliseconds waited) const;
   void give_up(Key key, Round& waiting);
   std::string missing(const Round& waiting) const;
 
@@ -79,7 +88,7 @@ class Exchange {
   std::vector<Iteration> gathered_;  // by bucket: up to this iteration every all-gather is complete
   std::unique_ptr<Error> failure_;
   std::chrono::milliseconds longest_{0};  // wait so far
-  Iteration hinted_ = 0;                  // the newest iteration that hint() was about
+  Iteration awaited_ = 0;                 // by the trainer's thread
   std::vector<bool> noted_finished_;      // by rank
 };
 

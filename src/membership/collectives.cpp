@@ -4,6 +4,7 @@
 #include "base/text.hpp"
 #include "membership/control_content.hpp"
 #include "membership/mesh.hpp"
+#include "net/reminder.hpp"
 
 namespace stella {
 namespace {
@@ -58,7 +59,7 @@ Call Mesh::next_call(Collective kind, std::string tag) {
     throw Error(ErrorCode::invalid_argument, "the tag of a collective has " + std::to_string(tag.size()) +
                                                  " characters; the limit is " + std::to_string(kMaxTag));
   }
-  return {++calls_, kind, std::move(tag)};
+  return {++calls_, kind, std::move(tag), begun_};
 }
 
 void Mesh::send_control(Rank to, const Call& call, std::span<const std::byte> content) {
@@ -83,9 +84,9 @@ asio::awaitable<ControlMessage> Mesh::receive(Rank from, const Call& call) {
                                        "same calls in the same order. If it is only slow, raise "
                                        "STELLA_STEP_TIMEOUT (it holds from distribute() on)"));
   });
-  const Deadline hint(io_.get_executor(), Clock::now() + options_.hint_after, [this, from, &call] {
-    log_->info("after {} still waits for {} in {}, which every member has to call",
-               to_text(options_.hint_after), describe(from), stella::describe(call));
+  const Reminder hint(io_.get_executor(), options_.hint_after, [this, from, &call](auto waited) {
+    log_->warn("after {} still waits for {} in {}, which every member has to call", to_text(waited),
+               describe(from), stella::describe(call));
   });
   for (;;) {
     throw_if_failed();
@@ -103,16 +104,16 @@ asio::awaitable<ControlMessage> Mesh::receive(Rank from, const Call& call) {
 }
 
 void Mesh::check_same_call(Rank from, const Call& theirs, const Call& ours) {
-  if (theirs == ours) return;
+  if (same_collective(theirs, ours)) return;
   fail_and_throw(Error(ErrorCode::mismatch, describe(from) + " calls " + stella::describe(theirs) + ", " +
                                                 describe(options_.rank) + " calls " + stella::describe(ours) +
                                                 "; all members must make the same calls in the same order"));
 }
 
-std::optional<std::string> Mesh::call_ahead(Rank rank) const {
+std::optional<CallAhead> Mesh::call_ahead(Rank rank) const {
   const Call* call = peers_[rank].inbox.next_after(calls_);
   if (call == nullptr) return std::nullopt;
-  return stella::describe(*call);
+  return CallAhead{stella::describe(*call), call->begun};
 }
 
 asio::awaitable<std::vector<Bytes>> Mesh::all_gather(Collective kind, std::string tag, Bytes mine) {

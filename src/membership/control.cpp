@@ -32,6 +32,10 @@ Collective checked_kind(std::uint8_t kind, const std::string& sender) {
 
 }  // namespace
 
+bool same_collective(const Call& a, const Call& b) {
+  return a.sequence == b.sequence && a.kind == b.kind && a.tag == b.tag;
+}
+
 std::string describe(const Call& call) {
   return std::string(to_string(call.kind)) + " \"" + call.tag + "\" (collective number " +
          std::to_string(call.sequence) + ")";
@@ -44,6 +48,7 @@ Bytes encode(const Call& call, std::span<const std::byte> content) {
   writer.put(call.sequence);
   writer.put(static_cast<std::uint8_t>(call.kind));
   writer.put_string(call.tag);
+  writer.put(call.begun);
   writer.put_bytes(content);
   return bytes;
 }
@@ -54,6 +59,7 @@ ControlMessage decode_control(Bytes body, const std::string& sender) {
   message.call.sequence = reader.get<std::uint64_t>();
   message.call.kind = checked_kind(reader.get<std::uint8_t>(), sender);
   message.call.tag = reader.get_string(kMaxTag);
+  message.call.begun = reader.get<Iteration>();
   message.content_at = body.size() - reader.remaining();
   message.body = std::move(body);
   return message;

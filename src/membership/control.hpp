@@ -9,6 +9,7 @@
 #include <string>
 
 #include "base/bytes.hpp"
+#include "base/ids.hpp"
 
 namespace stella {
 
@@ -22,8 +23,11 @@ struct Call {
   std::uint64_t sequence = 0;  // 0: the table of addresses; then 1, 2, 3, ...
   Collective kind = Collective::all_gather;
   std::string tag;
-  friend bool operator==(const Call&, const Call&) = default;
+  Iteration begun = 0;  // by the caller so far; members may differ
 };
+
+// Whether two members' calls are one collective.
+bool same_collective(const Call& a, const Call& b);
 
 // "all_gather \"model\" (collective number 3)".
 std::string describe(const Call& call);

@@ -29,6 +29,12 @@ namespace stella {
 
 class Mesh;
 
+// A collective that one member has called, and another has not.
+struct CallAhead {
+  std::string call;     // "all_gather \"save\" (collective number 3)"
+  Iteration begun = 0;  // what its caller had begun by then: set_begun()
+};
+
 struct GroupOptions {
   Rank rank = 0;
   std::uint32_t world_size = 1;
@@ -44,7 +50,8 @@ struct GroupOptions {
   std::chrono::milliseconds peer_timeout{10'000};
   std::chrono::milliseconds collective_timeout{1'800'000};  // until every member must have made the same call
   std::chrono::milliseconds leave_timeout{30'000};          // for leave() to send what is queued
-  std::chrono::milliseconds hint_after{5'000};  // of waiting for a member, after which the log names it
+  // Of waiting for a member, after which the log names it; then after twice as long, and so on.
+  std::chrono::milliseconds hint_after{5'000};
 };
 
 // Threads: everything, construction and destruction included, happens on the one thread that runs `io`.
@@ -103,9 +110,12 @@ class Group {
   // The same for memory in several places, as if it were one behind the other: it costs the two trips once.
   asio::awaitable<void> broadcast(std::string tag, Rank root, std::vector<std::span<std::byte>> parts);
   asio::awaitable<void> barrier(std::string tag);
-  // A collective that this member has not called, but the other one has: "all_gather \"save\" (collective
-  // number 3)".
-  std::optional<std::string> call_ahead(Rank rank) const;
+  // What the other member has called and this one has not, which it will wait for.
+  std::optional<CallAhead> call_ahead(Rank rank) const;
+  // Called when a message of a collective has come from that member.
+  void on_call(std::function<void(Rank)> handler);
+  // Calls from now on tell the others that this member has begun so many iterations.
+  void set_begun(Iteration iteration);
   // For what waits from now on, in place of GroupOptions::collective_timeout.
   void set_collective_timeout(std::chrono::milliseconds timeout);
 

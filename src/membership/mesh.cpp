@@ -100,7 +100,8 @@ void Mesh::take(Rank from, Frame frame) {
       return on_payload(from, std::move(frame.body));
     case FrameType::control:
       peers_[from].inbox.put(decode_control(std::move(frame.body), describe(from)), describe(from));
-      return changed_.notify();
+      changed_.notify();
+      return on_call(from);
     case FrameType::abort:
       return fail(decode_farewell(frame.body, describe(from)));
     default:

@@ -45,7 +45,8 @@ class Mesh {
   asio::awaitable<std::vector<Bytes>> all_gather(Collective kind, std::string tag, Bytes mine);
   using Parts = std::vector<std::span<std::byte>>;  // memory in several places, as one
   asio::awaitable<void> broadcast(std::string tag, Rank root, Parts parts);
-  std::optional<std::string> call_ahead(Rank rank) const;
+  std::optional<CallAhead> call_ahead(Rank rank) const;
+  void set_begun(Iteration iteration) { begun_ = iteration; }
   void set_collective_timeout(std::chrono::milliseconds timeout) { options_.collective_timeout = timeout; }
 
   bool has_left(Rank rank) const { return peers_.at(rank).left; }
@@ -57,6 +58,7 @@ class Mesh {
   std::function<void(Rank, Bytes)> on_payload = [](Rank, Bytes) {};
   std::function<void(const Error&)> on_failure = [](const Error&) {};
   std::function<void(Rank)> on_left = [](Rank) {};
+  std::function<void(Rank)> on_call = [](Rank) {};
 
  private:
   struct Peer {
@@ -126,6 +128,7 @@ class Mesh {
   std::uint16_t port_ = 0;
   TimePoint join_by_{};  // the join timeout runs from listen()
   std::uint64_t calls_ = 0;
+  Iteration begun_ = 0;
 
   bool joined_ = false;
   bool leaving_ = false;

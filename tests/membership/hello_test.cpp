@@ -144,11 +144,14 @@ TEST(ControlFormat, GoldenBytesOfTheExampleInWireMd) {
       "02"
       "05000000"
       "6d6f64656c"
+      "0700000000000000"
       "aabb");
   const Bytes content = from_hex("aabb");
-  EXPECT_EQ(encode(Call{3, Collective::all_gather, "model"}, content), golden);
+  const Call call{3, Collective::all_gather, "model", 7};
+  EXPECT_EQ(encode(call, content), golden);
   const ControlMessage message = decode_control(golden, "test");
-  EXPECT_EQ(message.call, (Call{3, Collective::all_gather, "model"}));
+  EXPECT_TRUE(same_collective(message.call, call));
+  EXPECT_EQ(message.call.begun, 7u);
   EXPECT_TRUE(std::ranges::equal(message.content(), content));
 }
 

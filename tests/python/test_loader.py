@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from pathlib import Path
@@ -183,16 +184,14 @@ def test_a_member_that_saves_without_a_step_in_an_uneven_epoch_ends_the_run(tmp_
 
     def member(run: Run):
         net = nets[run.rank]
-        # Each waits for the other; the patience of member 0 ends first.
-        _, optimizer = run.distribute(net, adamw(net), **SPARSE, step_timeout=[1.0, 60.0][run.rank])
+        _, optimizer = run.distribute(net, adamw(net), **SPARSE)
         loader = DataLoader(dataset(16), [1, 4][run.rank], run=run)
         accumulate_an_epoch(net, optimizer, loader, 4, at_the_end=False)
         run.save(tmp_path)
 
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
-        assert "member 1" in str(failure)
-        assert "contributed nothing to iteration" in str(failure)
+        assert re.search(r'member 1 .* waits in all_gather "save" .* for its part of', str(failure)), failure
 
 
 def test_a_loop_that_is_broken_off_neither_waits_nor_counts_as_an_epoch() -> None:

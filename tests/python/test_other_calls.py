@@ -1,0 +1,125 @@
+"""Members whose scripts make different calls: all end soon, with an error that names the calls."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import outcomes_of_members
+from training import adamw, loss_of, mlp, vectors
+
+from stellatrain.errors import Error
+from stellatrain.optimizer import DistributedOptimizer
+from stellatrain.run import Run
+
+Train = Callable[[int], None]
+SOON = 5  # seconds; the step timeout is half an hour
+
+
+def outcomes(script: Callable[[Run, Train, Path], None], directory: Path, staleness: int) -> list[Any]:
+    """The failure, or None, of each of three members that run `script` and finish; train(n) makes n steps."""
+
+    def member(run: Run) -> None:
+        net = mlp()
+        _, optimizer = run.distribute(net, adamw(net), density=0.1, staleness=staleness)
+        script(run, lambda steps: train(net, optimizer, steps), directory)
+        run.finish()
+
+    began = time.monotonic()
+    failures = outcomes_of_members(3, member)
+    assert time.monotonic() - began < SOON
+    return failures
+
+
+def train(net: torch.nn.Module, optimizer: DistributedOptimizer, steps: int) -> None:
+    for batch in vectors(steps, 4):
+        optimizer.zero_grad()
+        loss_of(net, batch).backward()
+        optimizer.step()
+
+
+def save_on_rank_0_only(run: Run, train: Train, directory: Path) -> None:
+    train(4)
+    if run.rank == 0:
+        run.save(directory)
+    train(4)
+
+
+def mean_on_rank_0_only(run: Run, train: Train, _: Path) -> None:
+    train(4)
+    if run.rank == 0:
+        run.mean(1.0)
+    train(4)
+
+
+def one_step_less_before_a_mean(run: Run, train: Train, _: Path) -> None:
+    train(3 if run.rank == 0 else 4)
+    run.mean(1.0)
+    train(4)
+    run.mean(1.0)
+
+
+def finish_before_the_others_mean(run: Run, train: Train, _: Path) -> None:
+    train(4)
+    if run.rank != 0:
+        train(4)
+        run.mean(1.0)
+
+
+@pytest.mark.parametrize(
+    ("script", "staleness", "who_waits"),
+    [
+        (
+            save_on_rank_0_only,
+            0,
+            r'member 0 .* in all_gather "save" .* after iteration 4, for member [12] .* in step\(\)',
+        ),
+        (
+            save_on_rank_0_only,
+            1,
+            r'member 0 .* in all_gather "save" .* after iteration 4, for member [12] .* in step\(\)',
+        ),
+        (
+            mean_on_rank_0_only,
+            0,
+            r'member 0 .* in all_gather "mean" .* after iteration 4, for member [12] .* in step\(\)',
+        ),
+        (
+            mean_on_rank_0_only,
+            1,
+            r'member 0 .* in all_gather "mean" .* after iteration 4, for member [12] .* in step\(\)',
+        ),
+        (
+            one_step_less_before_a_mean,
+            0,
+            r'member 0 .* "mean" .* after iteration 3, .* in step\(\) .* of iteration 4',
+        ),
+        (
+            finish_before_the_others_mean,
+            0,
+            r'member [12] .* "mean" .* after iteration 8, for member 0 .* in finish\(\)',
+        ),
+        (
+            finish_before_the_others_mean,
+            1,
+            r'member [12] .* "mean" .* after iteration 8, for member 0 .* in finish\(\)',
+        ),
+    ],
+)
+def test_members_that_wait_for_each_other_are_told_at_once(
+    script: Callable[[Run, Train, Path], None], staleness: int, who_waits: str, tmp_path: Path
+) -> None:
+    for failure in outcomes(script, tmp_path, staleness):
+        assert isinstance(failure, Error), failure
+        assert re.search(who_waits, str(failure)), failure
+        assert "all members must make the same calls" in str(failure)
+
+
+# The others' fourth step waits for the third iteration only, and then they call mean(), too.
+def test_members_that_do_not_wait_for_each_other_go_on_whatever_they_have_begun(tmp_path: Path) -> None:
+    assert outcomes(one_step_less_before_a_mean, tmp_path, staleness=1) == [None, None, None]
