@@ -30,6 +30,14 @@ ExchangeOptions exchange_options(const Rule& rule, const EngineOptions& options)
   return exchange;
 }
 
+// What was lost, and where in the run; and how the others go on.
+Error with_place(const Error& error, Iteration begun) {
+  if (error.code() != ErrorCode::peer_lost || begun == 0) return error;
+  return Error(error.code(), error.what() + (" (in iteration " + std::to_string(begun) +
+                                             "; to go on, start all members again and load the last "
+                                             "checkpoint)"));
+}
+
 }  // namespace
 
 PipelinedEngine::PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<SparseRule> rule,
@@ -52,7 +60,7 @@ PipelinedEngine::PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<S
   pipeline_ = std::make_unique<Pipeline>(cpu_, net_.io().get_executor(), *exchange_, *rule_,
                                          options.staleness, report, while_waiting_);
   net_.call([this] {
-    group_.on_failure([this](const Error& error) { pipeline_->fail(error); });
+    group_.on_failure([this](const Error& error) { pipeline_->fail(with_place(error, exchange_->begun())); });
     if (group_.failure() != nullptr) pipeline_->fail(*group_.failure());
   });
 }
@@ -81,7 +89,8 @@ void PipelinedEngine::step(const StepInput& input) {
     throw Error(ErrorCode::nonfinite,
                 "the gradient of '" + tensors_[*bad].name + "' holds NaN or infinity at iteration " +
                     std::to_string(t) +
-                    "; this member contributed nothing to it and its gradients were dropped");
+                    "; this member contributed nothing to it and its gradients were dropped; catch this "
+                    "error to go on, or lower the learning rate or clip gradients");
   }
 }
 
