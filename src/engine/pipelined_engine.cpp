@@ -55,7 +55,7 @@ PipelinedEngine::PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<S
           net.call([&] { return std::make_unique<Exchange>(group, exchange_options(*rule_, options)); })) {
   // Tells the others of a failure that arose here; does nothing if it was theirs.
   const auto report = [this](const Error& error) {
-    asio::co_spawn(net_.io(), group_.abort(error.what()), [](std::exception_ptr) {});
+    asio::co_spawn(net_.io(), group_.abort(error.what(), error.code()), [](std::exception_ptr) {});
   };
   pipeline_ = std::make_unique<Pipeline>(cpu_, net_.io().get_executor(), *exchange_, *rule_,
                                          options.staleness, report, while_waiting_);
@@ -153,7 +153,7 @@ void PipelinedEngine::expect_everywhere(const std::string& tag, const Bytes& min
     if (all[rank] == mine) continue;
     const Error error(ErrorCode::mismatch, "here and on " + group_.describe(rank) + " " + difference);
     pipeline_->fail(error);
-    net_.run(group_.abort(error.what()));
+    net_.run(group_.abort(error.what(), error.code()));
     throw error;
   }
 }
@@ -225,6 +225,7 @@ void PipelinedEngine::state_loaded(std::uint64_t iteration, std::span<float* con
   // Also a barrier: from here on everybody can receive payloads of the next iteration.
   expect_everywhere("state loaded", mine,
                     "different states were loaded; load the same checkpoint on all members");
+  net_.call([&] { exchange_->began(iteration); });
 }
 
 void check_parameters(std::span<const TensorSpec> tensors, std::span<float* const> parameters) {

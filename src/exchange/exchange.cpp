@@ -12,17 +12,17 @@
 namespace stella {
 namespace {
 
-// The call in which a trainer contributes so.
-std::string call_of(Level level) {
+// Where a trainer is that contributes so.
+std::string place_of(Level level) {
   switch (level) {
     case Level::active:
-      return "step()";
+      return "in step()";
     case Level::epoch_ended:
-      return "the end of its DataLoader's epoch";
+      return "at the end of its DataLoader's epoch";
     case Level::finished:
-      return "finish()";
+      return "in finish()";
   }
-  return "a call";
+  return "in a call";
 }
 
 }  // namespace
@@ -35,6 +35,7 @@ Exchange::Exchange(Group& group, ExchangeOptions options)
   group_.on_payload([this](Rank from, Bytes message) { receive(from, std::move(message)); });
   group_.on_left([this](Rank rank) { member_left(rank); });
   group_.on_call([this](Rank) { end_deadlock(); });
+  began(0);
 }
 
 Exchange::~Exchange() {
@@ -87,11 +88,13 @@ void Exchange::trainer_waits_for(Iteration iteration) {
 
 // What a member has begun by the time of a call, it contributes to; to what comes later only after that call.
 void Exchange::end_deadlock() {
-  for (auto& [key, waiting] : rounds_) {
-    if (key.first > awaited_ || !waiting->payloads[group_.rank()]) continue;
-    for (Rank rank = 0; rank < group_.world_size(); ++rank) {
-      const auto theirs = waiting->payloads[rank] ? std::nullopt : group_.call_ahead(rank);
-      if (!theirs || theirs->begun >= key.first) continue;
+  for (Rank rank = 0; rank < group_.world_size(); ++rank) {
+    const auto theirs = group_.call_ahead(rank);
+    if (!theirs) continue;
+    for (auto& [key, waiting] : rounds_) {
+      if (key.first > awaited_) break;
+      const auto& payloads = waiting->payloads;
+      if (key.first <= theirs->begun || payloads[rank] || !payloads[group_.rank()]) continue;
       waiting->complete.fail(std::make_exception_ptr(deadlock(key.first, *waiting, rank, *theirs)));
       return;
     }
@@ -104,7 +107,7 @@ Error Exchange::deadlock(Iteration iteration, const Round& waiting, Rank rank,
   return Error(ErrorCode::mismatch,
                group_.describe(rank) + " waits in " + theirs.call + ", after iteration " +
                    std::to_string(theirs.begun) + ", for " + group_.describe(group_.rank()) +
-                   ", which waits in " + call_of(ours.level) + " for its part of iteration " +
+                   ", which waits " + place_of(ours.level) + " for its part of iteration " +
                    std::to_string(iteration) +
                    ": all members must make the same calls (step, save, mean, finish) in the same order");
 }
@@ -118,7 +121,6 @@ void Exchange::fail(const Error& error) {
 void Exchange::restart_after(Iteration iteration) {
   rounds_.clear();
   awaited_ = iteration;
-  began(iteration);
   std::fill(gathered_.begin(), gathered_.end(), iteration);
 }
 

@@ -58,6 +58,7 @@ class Exchange {
   void fail(const Error& error);
 
   // Continue after `iteration`: nothing older is expected any more. Only while no all-gather is under way.
+  // Once everybody has done so: began(iteration).
   void restart_after(Iteration iteration);
 
  private:

@@ -51,7 +51,9 @@ void Group::on_left(std::function<void(Rank)> handler) { mesh_->on_left = std::m
 bool Group::has_left(Rank rank) const { return mesh_->has_left(rank); }
 const Error* Group::failure() const { return mesh_->failure(); }
 
-asio::awaitable<void> Group::abort(std::string sentence) { return mesh_->abort(std::move(sentence)); }
+asio::awaitable<void> Group::abort(std::string sentence, ErrorCode code) {
+  return mesh_->abort(std::move(sentence), code);
+}
 asio::awaitable<void> Group::leave() { return mesh_->leave(); }
 asio::awaitable<void> Group::close() { return mesh_->close(); }
 

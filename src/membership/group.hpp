@@ -129,10 +129,11 @@ class Group {
   // Null while all is well.
   const Error* failure() const;
 
-  // For a failure of this member itself: everybody else fails with Error(peer_lost), "member 2 (...) stopped:
-  // <sentence>"; pending calls here throw Error(cancelled). on_failure is not called here. Returns when the
-  // others have been told or cannot be (2 s). Does nothing after a failure.
-  asio::awaitable<void> abort(std::string sentence);
+  // For a failure of this member itself: everybody else fails with "member 2 (...) stopped: <sentence>", an
+  // Error of that code if it is mismatch, protocol or timeout, else peer_lost; pending calls here throw
+  // Error(cancelled). on_failure is not called here. Returns when the others have been told or cannot be
+  // (2 s). Does nothing after a failure.
+  asio::awaitable<void> abort(std::string sentence, ErrorCode code = ErrorCode::peer_lost);
   // Orderly end: what is queued is sent, then others see has_left(). Returns once that has reached them, or
   // throws Error(timeout), or the failure of the group or, at once, of a member that had not taken
   // everything.

@@ -174,10 +174,10 @@ void Mesh::fail_and_throw(const Error& reason) {
   throw reason;
 }
 
-asio::awaitable<void> Mesh::abort(std::string sentence) {
+asio::awaitable<void> Mesh::abort(std::string sentence, ErrorCode code) {
   if (ending()) co_return;
   stop(Error(ErrorCode::cancelled, "this member stopped: " + sentence),
-       Error(ErrorCode::peer_lost, describe(options_.rank) + " stopped: " + sentence));
+       Error(code, describe(options_.rank) + " stopped: " + sentence));
   while (connected()) co_await changed_.wait();
 }
 

@@ -51,7 +51,7 @@ class Mesh {
 
   bool has_left(Rank rank) const { return peers_.at(rank).left; }
   const Error* failure() const { return failure_ ? &*failure_ : nullptr; }
-  asio::awaitable<void> abort(std::string sentence);
+  asio::awaitable<void> abort(std::string sentence, ErrorCode code);
   asio::awaitable<void> leave();
   asio::awaitable<void> close();
 

@@ -3,6 +3,7 @@
 
 #include <asio/any_io_executor.hpp>
 #include <asio/steady_timer.hpp>
+#include <cassert>
 #include <chrono>
 #include <functional>
 #include <memory>
@@ -17,6 +18,7 @@ class Reminder {
   Reminder(const asio::any_io_executor& executor, std::chrono::milliseconds first,
            std::function<void(std::chrono::milliseconds)> remind)
       : state_(std::make_shared<State>(executor, std::move(remind))) {
+    assert(first.count() > 0);
     wait(state_, first, first);
   }
   Reminder(const Reminder&) = delete;

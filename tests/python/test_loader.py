@@ -191,7 +191,24 @@ def test_a_member_that_saves_without_a_step_in_an_uneven_epoch_ends_the_run(tmp_
 
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
-        assert re.search(r'member 1 .* waits in all_gather "save" .* for its part of', str(failure)), failure
+        assert re.search(r'member 1 .* in all_gather "save" .* member 0 .* in step\(\) for its', str(failure))
+
+
+def test_a_mean_while_another_member_is_at_the_end_of_its_epoch_ends_the_run() -> None:
+    nets = [mlp(), mlp()]
+
+    def member(run: Run):
+        net = nets[run.rank]
+        _, optimizer = run.distribute(net, adamw(net), **SPARSE)
+        for batch in DataLoader(dataset(16), [4, 1][run.rank], run=run):
+            loss_of(net, batch).backward()
+            optimizer.step()
+            if optimizer.iteration == 5:
+                run.mean(1.0)  # member 0 has made its two steps
+
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert re.search(r"\"mean\" .* member 0 .* at the end of its DataLoader's epoch for", str(failure))
 
 
 def test_a_loop_that_is_broken_off_neither_waits_nor_counts_as_an_epoch() -> None:

@@ -18,7 +18,7 @@ from stellatrain.optimizer import DistributedOptimizer
 from stellatrain.run import Run
 
 Train = Callable[[int], None]
-SOON = 5  # seconds; the step timeout is half an hour
+SOON = 30  # seconds, with all that a start takes; the step timeout is half an hour
 
 
 def outcomes(script: Callable[[Run, Train, Path], None], directory: Path, staleness: int) -> list[Any]:
@@ -118,6 +118,7 @@ def test_members_that_wait_for_each_other_are_told_at_once(
         assert isinstance(failure, Error), failure
         assert re.search(who_waits, str(failure)), failure
         assert "all members must make the same calls" in str(failure)
+        assert failure.code == "mismatch"
 
 
 # The others' fourth step waits for the third iteration only, and then they call mean(), too.
