@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
+import numpy
 import pytest
 import torch
 from conftest import outcomes_of_members, run_members
@@ -95,6 +97,17 @@ def test_a_scheduler_that_follows_it_steps_alike_with_exchanges_under_way() -> N
         ((torch.tensor(1j),), "value"),
         ((torch.empty(1, device="meta"),), "value"),
         ((10**400,), "value"),
+        ((10**5000,), "value"),
+        (("0.5",), "value"),
+        ((b"0.5",), "value"),
+        ((bytearray(b"0.5"),), "value"),
+        ((numpy.str_("0.5"),), "value"),
+        ((1j,), "value"),
+        ((numpy.complex64(1),), "value"),
+        ((numpy.clongdouble(1),), "value"),
+        ((numpy.array([1j]),), "value"),
+        ((None,), "value"),
+        ((1.0, "1"), "samples"),
     ],
 )
 def test_what_is_no_number_is_named(arguments: tuple[Any, ...], name: str) -> None:
@@ -103,3 +116,27 @@ def test_what_is_no_number_is_named(arguments: tuple[Any, ...], name: str) -> No
             run.mean(*arguments)
 
     run_members(1, member)
+
+
+def test_a_value_that_is_no_number_is_shown_in_one_short_line() -> None:
+    def member(run: Run) -> list[str]:
+        sentences = []
+        for value in (10**400, 10**5000, "x" * 1000):
+            with pytest.raises(Error) as failure:
+                run.mean(value)
+            sentences.append(str(failure.value))
+        return sentences
+
+    ((huge, larger, text),) = run_members(1, member)
+    assert huge == f"value is 1{'0' * 29}...{'0' * 30}; it must be one number, and small enough for a float"
+    assert larger == "value is something of type int; it must be one number, and small enough for a float"
+    assert text == f"value is '{'x' * 29}...{'x' * 29}'; it must be one number"
+
+
+def test_a_loss_with_its_graph_is_a_number_like_any_other() -> None:
+    """Without torch's warning that it loses its gradient: it is meant to."""
+    loss = torch.tensor(2.0, requires_grad=True) * 3
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert means([loss], [1]) == [6.0]
+    assert means([numpy.float32(0.5), numpy.array([[1.5]])], [1, True]) == [1.0] * 2
