@@ -1,6 +1,8 @@
 #include "base/text.hpp"
 
 #include <algorithm>
+#include <array>
+#include <charconv>
 #include <cstdint>
 
 namespace stella {
@@ -32,6 +34,12 @@ std::string to_text(std::chrono::milliseconds duration) {
   const auto whole = std::to_string(duration.count() / 1000);
   const auto rest = duration.count() % 1000;
   return (rest == 0 ? whole : whole + "." + std::to_string(1000 + rest).substr(1)) + " s";
+}
+
+std::string to_text(double number) {
+  std::array<char, 32> digits;
+  const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), number).ptr;
+  return {digits.data(), end};
 }
 
 std::string valid_utf8(std::string_view text, std::size_t most) {

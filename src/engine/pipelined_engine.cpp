@@ -7,6 +7,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/text.hpp"
 #include "engine/layout.hpp"
 #include "optim/settings.hpp"
 #include "stella/error.hpp"
@@ -141,7 +142,7 @@ void PipelinedEngine::check_input(const StepInput& input) const {
   if (input.groups.size() != groups_) refuse("the number of param groups changed");
   for (const GroupSettings& group : input.groups) validate(group);
   if (!usable_samples(input.samples)) {
-    refuse("samples is " + std::to_string(input.samples) + "; it must be 0, or lie between 1e-9 and 1e12");
+    refuse("samples is " + to_text(input.samples) + "; it must be 0, or lie between 1e-9 and 1e12");
   }
   if (!std::isfinite(input.gradient_scale)) refuse("the gradient scale is not finite");
 }
@@ -245,7 +246,7 @@ void check_parameters(std::span<const TensorSpec> tensors, std::span<float* cons
 void check_options(const EngineOptions& options) {
   const auto refuse = [](const std::string& sentence) { throw Error(ErrorCode::invalid_argument, sentence); };
   if (!(options.density > 0 && options.density <= 1)) {
-    refuse("density is " + std::to_string(options.density) + "; it must be above 0 and at most 1");
+    refuse("density is " + to_text(options.density) + "; it must be above 0 and at most 1");
   }
   if (options.staleness > 1)
     refuse("staleness is " + std::to_string(options.staleness) + "; it must be 0 or 1");
@@ -258,7 +259,7 @@ void check_options(const EngineOptions& options) {
   if (options.threads > 256)
     refuse("threads is " + std::to_string(options.threads) + "; it must be at most 256");
   if (!(options.step_timeout_seconds >= 0.001 && options.step_timeout_seconds <= 1e8)) {
-    refuse("the step timeout is " + std::to_string(options.step_timeout_seconds) +
+    refuse("the step timeout is " + to_text(options.step_timeout_seconds) +
            " s; it must be at least 0.001 and at most 1e8");
   }
 }

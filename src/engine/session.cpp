@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log.hpp"
+#include "base/text.hpp"
 #include "engine/layout.hpp"
 #include "engine/manifest.hpp"
 #include "engine/pipelined_engine.hpp"
@@ -27,7 +28,7 @@ std::optional<RunSecret> secret_of(const SessionOptions& options) {
 
 std::chrono::milliseconds milliseconds(double seconds, const char* what) {
   if (!(seconds >= 0.001 && seconds <= 1e8)) {
-    throw Error(ErrorCode::invalid_argument, std::string(what) + " is " + std::to_string(seconds) +
+    throw Error(ErrorCode::invalid_argument, std::string(what) + " is " + to_text(seconds) +
                                                  " s; it must be at least 0.001 and at most 1e8");
   }
   return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * 1000));

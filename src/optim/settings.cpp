@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
 #include <cmath>
 
+#include "base/text.hpp"
 #include "stella/error.hpp"
 
 namespace stella {
@@ -35,13 +35,6 @@ constexpr std::array<Flag, 3> kFlags = {{{"nesterov", &GroupSettings::nesterov},
                                          {"amsgrad", &GroupSettings::amsgrad},
                                          {"maximize", &GroupSettings::maximize}}};
 
-// As few digits as tell it from its neighbours.
-std::string text(double number) {
-  std::array<char, 32> digits;
-  const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), number).ptr;
-  return {digits.data(), end};
-}
-
 std::string text(bool flag) { return flag ? "true" : "false"; }
 
 std::string difference(std::string_view name, std::string_view here, std::string_view there) {
@@ -57,7 +50,7 @@ bool same_up_to_rounding(double here, double there, double noise) {
 void require(bool holds, const std::string& name, double value, const std::string& what) {
   if (!holds) {
     throw Error(ErrorCode::invalid_argument,
-                name + " is " + text(value) + " in a param_group; it must be " + what);
+                name + " is " + to_text(value) + " in a param_group; it must be " + what);
   }
 }
 
@@ -104,7 +97,7 @@ std::optional<std::string> first_difference(const GroupSettings& here, const Gro
     return difference("the optimizer", to_string(here.kind), to_string(there.kind));
   for (const auto& [name, field, noise] : kNumbers) {
     if (!same_up_to_rounding(here.*field, there.*field, noise)) {
-      return difference(name, text(here.*field), text(there.*field));
+      return difference(name, to_text(here.*field), to_text(there.*field));
     }
   }
   for (const auto& [name, field] : kFlags) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <limits>
+
 namespace stella {
 namespace {
 
@@ -11,6 +13,19 @@ TEST(Text, ADurationIsInSecondsWithItsMilliseconds) {
   EXPECT_EQ(to_text(10s), "10 s");
   EXPECT_EQ(to_text(250ms), "0.250 s");
   EXPECT_EQ(to_text(61'007ms), "61.007 s");
+}
+
+TEST(Text, ANumberHasAsFewDigitsAsTellItFromItsNeighbours) {
+  EXPECT_EQ(to_text(0.0), "0");
+  EXPECT_EQ(to_text(-1.0), "-1");
+  EXPECT_EQ(to_text(1800.0), "1800");
+  EXPECT_EQ(to_text(0.1), "0.1");
+  EXPECT_EQ(to_text(0.1 + 0.2), "0.30000000000000004");
+  EXPECT_EQ(to_text(1e-12), "1e-12");
+  EXPECT_EQ(to_text(1e13), "1e+13");
+  EXPECT_EQ(to_text(std::numeric_limits<double>::quiet_NaN()), "nan");
+  EXPECT_EQ(to_text(-std::numeric_limits<double>::infinity()), "-inf");
+  EXPECT_EQ(to_text(-std::numeric_limits<double>::denorm_min()), "-5e-324");
 }
 
 TEST(Text, Utf8StaysAsItIs) {

@@ -363,6 +363,20 @@ def test_members_may_choose_their_own_density_wire_and_selector() -> None:
         assert torch.equal(weights, results[0])
 
 
+def test_numbers_out_of_bounds_are_quoted_with_the_digits_that_count() -> None:
+    def member(run: Run) -> None:
+        net = mlp()
+        _, optimizer = run.distribute(net, sgd(net))
+        with pytest.raises(Error, match=re.escape("samples is 1e-12; it must be 0, or lie between")):
+            optimizer.step(samples=1e-12)
+        with pytest.raises(Error, match=re.escape("density is -1e-07; it must be above 0 and at most 1")):
+            optimizer.set_density(-1e-7)
+
+    run_members(1, member)
+    (failure,) = outcomes([membership_of(0, 1, free_port(), join_timeout=1e-9)])
+    assert "the join timeout is 1e-09 s; it must be at least 0.001" in str(failure)
+
+
 def test_an_error_that_quotes_bytes_that_are_no_utf8_is_an_error_like_any_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
