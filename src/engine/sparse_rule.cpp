@@ -205,11 +205,13 @@ Update SparseRule::merge(BucketId id, std::span<const PayloadPtr> payloads) {
       naming(rank, header, [&] { check_kind(bucket, header.settings.kind); });
       first = rank;
       update.settings = header.settings;  // everywhere, whatever the rounding of the others'
-    } else if (const auto difference = first_difference(update.settings, header.settings)) {
+    } else if (first_difference(update.settings, header.settings)) {
+      // Once more, with the members' names: nobody needs those where all set the same.
+      const auto difference = first_difference(update.settings, header.settings, "on " + describe_(first),
+                                               "on " + describe_(rank));
       throw Error(ErrorCode::mismatch,
                   "at iteration " + std::to_string(header.iteration) + ", param group " +
-                      std::to_string(bucket.layout.group) + ": " + *difference + ", where here is " +
-                      describe_(first) + " and there is " + describe_(rank) +
+                      std::to_string(bucket.layout.group) + ": " + *difference +
                       "; every member must set the same. A scheduler that looks at a loss needs the same "
                       "one everywhere: stellatrain.mean(loss)");
     }

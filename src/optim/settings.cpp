@@ -37,10 +37,6 @@ constexpr std::array<Flag, 3> kFlags = {{{"nesterov", &GroupSettings::nesterov},
 
 std::string text(bool flag) { return flag ? "true" : "false"; }
 
-std::string difference(std::string_view name, std::string_view here, std::string_view there) {
-  return std::string(name) + " is " + std::string(here) + " here, " + std::string(there) + " there";
-}
-
 bool same_up_to_rounding(double here, double there, double noise) {
   const double apart = std::abs(here - there);
   const double largest = std::max(std::abs(here), std::abs(there));
@@ -92,7 +88,12 @@ GroupSettings read_settings(ByteReader& reader) {
   return settings;
 }
 
-std::optional<std::string> first_difference(const GroupSettings& here, const GroupSettings& there) {
+std::optional<std::string> first_difference(const GroupSettings& here, const GroupSettings& there,
+                                            std::string_view at_here, std::string_view at_there) {
+  const auto difference = [&](std::string_view name, std::string_view value, std::string_view other) {
+    const std::string first = std::string(name) + " is " + std::string(value) + " " + std::string(at_here);
+    return first + ", " + std::string(other) + " " + std::string(at_there);
+  };
   if (here.kind != there.kind)
     return difference("the optimizer", to_string(here.kind), to_string(there.kind));
   for (const auto& [name, field, noise] : kNumbers) {

@@ -25,8 +25,10 @@ GroupSettings read_settings(ByteReader& reader);
 inline constexpr double kSettingsRounding = 1e-12;
 
 // The first field in which the two differ, as a sentence: "lr is 0.001 here, 0.002 there". A NaN differs from
-// everything.
-std::optional<std::string> first_difference(const GroupSettings& here, const GroupSettings& there);
+// everything. at_here, at_there: what the sentence has for "here" and "there".
+std::optional<std::string> first_difference(const GroupSettings& here, const GroupSettings& there,
+                                            std::string_view at_here = "here",
+                                            std::string_view at_there = "there");
 
 // Throws Error(invalid_argument), naming the field, for what torch refuses too: lr, momentum, weight_decay or
 // eps negative or not finite, a beta outside [0, 1), Nesterov momentum without momentum or with dampening.

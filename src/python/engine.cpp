@@ -123,8 +123,11 @@ void bind_settings(nb::module_& module) {
       .def_rw("nesterov", &GroupSettings::nesterov)
       .def_rw("amsgrad", &GroupSettings::amsgrad)
       .def_rw("maximize", &GroupSettings::maximize)
-      .def("first_difference", &first_difference, nb::arg("there"),
-           "The first field that differs by more than rounding, as a sentence; None if there is none.")
+      .def(
+          "first_difference",
+          [](const GroupSettings& here, const GroupSettings& there) { return first_difference(here, there); },
+          nb::arg("there"),
+          "The first field that differs by more than rounding, as a sentence; None if there is none.")
       .def("validate", &validate, "Raises Error(\"invalid_argument\") if they make no sense to the engine.");
 }
 

@@ -153,7 +153,7 @@ TEST(SparseRule, ADigestOfAnIterationThatCannotBeIsRefused) {
 TEST(SparseRule, AnotherLearningRateIsNamedWithBothMembers) {
   const Error error = error_after([](PayloadHeader& header, Bytes&) { header.settings.lr = 2; });
   EXPECT_EQ(error.code(), ErrorCode::mismatch);
-  EXPECT_NAMES(error, "lr is 1 here, 2 there, where here is member 0 and there is member 1;");
+  EXPECT_NAMES(error, "lr is 1 on member 0, 2 on member 1;");
 }
 
 // The weights of all members after an iteration in which member 1's learning rate was this.
@@ -174,7 +174,7 @@ TEST(SparseRule, ALearningRateThatDiffersByRoundingIsTheFirstContributorsForAll)
   EXPECT_EQ(rounded[2], rounded[0]);
   const Error error = error_of([] { weights_after_learning_rate(0.3 * (1 + 1.2e-12)); });
   EXPECT_EQ(error.code(), ErrorCode::mismatch);
-  EXPECT_NAMES(error, "lr is 0.3 here, 0.3000000000003");
+  EXPECT_NAMES(error, "lr is 0.3 on member 0, 0.3000000000003");
 }
 
 // The first contributor, not member 0: it may have nothing to contribute.

@@ -69,6 +69,7 @@ TEST(Settings, UnknownKindsAndFlagsAndShortBytesAreRefused) {
 TEST(Settings, TheFirstDifferenceIsASentence) {
   GroupSettings here{.lr = 0.001}, there{.lr = 0.002};
   EXPECT_EQ(first_difference(here, there), "lr is 0.001 here, 0.002 there");
+  EXPECT_EQ(first_difference(here, there, "on a", "on b"), "lr is 0.001 on a, 0.002 on b");
   EXPECT_EQ(first_difference(here, here), std::nullopt);
   there = here;
   there.nesterov = true;
