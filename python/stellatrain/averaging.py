@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 from typing import Any
 
 from stellatrain import _core
@@ -16,12 +17,25 @@ def mean(session: _core.Session, value: float, samples: float) -> float:
     def check(message: Any) -> None:
         number, weight = message
         require(isinstance(number, float), "a number")
-        require(isinstance(weight, float) and math.isfinite(weight) and weight >= 0, "a count of samples")
+        require(isinstance(weight, float) and _usable(weight), "a count of samples")
 
-    if not (math.isfinite(samples) and samples >= 0):
-        raise error("invalid_argument", f"samples is {samples}; it must be at least 0 and finite")
+    if not _usable(samples):
+        raise error("invalid_argument", f"samples is {samples}; it must be 0, or lie between 1e-9 and 1e12")
     numbers = exchanged(session, "mean", [value, samples], check)
-    total = sum(weight for _, weight in numbers)
-    if not total > 0:
+    counted = [(number, weight) for number, weight in numbers if weight > 0]
+    if not counted:
         raise error("invalid_argument", "mean() of no samples: all members passed samples=0")
-    return sum(number * weight for number, weight in numbers if weight > 0) / total
+    return _weighted_mean(counted)
+
+
+def _usable(samples: float) -> bool:
+    """As step() takes them: usable_samples() of src/exchange/payload.hpp."""
+    return samples == 0 or 1e-9 <= samples <= 1e12
+
+
+def _weighted_mean(numbers: list[tuple[float, float]]) -> float:
+    """Of (number, weight): exact, then rounded once. So it cannot overflow, and equal numbers stay."""
+    if odd := [number for number, _ in numbers if not math.isfinite(number)]:
+        return sum(odd)
+    exact = [(Fraction(number), Fraction(weight)) for number, weight in numbers]
+    return float(sum(number * weight for number, weight in exact) / sum(weight for _, weight in exact))

@@ -176,7 +176,7 @@ class Run:
         For what is to be decided alike everywhere from what each member saw: a validation loss for
         ReduceLROnPlateau, "is this the best model so far?", early stopping.
 
-        samples: how many samples this member's mean is of; 0 counts for nothing.
+        samples: how many samples this member's mean is of, 1e-9 to 1e12; 0 counts for nothing.
         """
         return mean(self.session, number(value, "value"), number(samples, "samples"))
 
