@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stellatrain import buffers
-from stellatrain.checkpoint_agreement import agree, together
+from stellatrain.agreement import agree, together
 from stellatrain.checkpoint_checks import (
     check_consensus,
     check_counters,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from stellatrain.checkpoint_agreement import together
+from stellatrain.agreement import together
 from stellatrain.checkpoint_latest import NAME
 from stellatrain.checkpoint_tensors import Tensors
 from stellatrain.errors import error

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stellatrain.checkpoint_agreement import together, until_all_heard
+from stellatrain.agreement import together, until_all_heard
 from stellatrain.errors import Error, error
 from stellatrain.messages import exchanged, require
 from stellatrain.settings import group_settings

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import save as to_bytes
 
-from stellatrain.checkpoint_agreement import together, until_all_heard
+from stellatrain.agreement import together, until_all_heard
 from stellatrain.checkpoint_directory import remove, remove_older, write
 from stellatrain.checkpoint_latest import Latest, name_in, names_in_use
 from stellatrain.checkpoint_tensors import (

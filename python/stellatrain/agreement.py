@@ -1,4 +1,4 @@
-"""Members that save or load together: all of them go on, or all of them raise the same."""
+"""Members that do something together: all of them go on, or all of them raise the same."""
 
 from __future__ import annotations
 
