@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from stellatrain import _core
-from stellatrain.errors import error
-from stellatrain.messages import exchanged, require
+from stellatrain.agreement import together, until_all_heard
+from stellatrain.errors import error, number
+from stellatrain.messages import require
+
+if TYPE_CHECKING:
+    from stellatrain.run import Run
 
 
-def mean(session: _core.Session, value: float, samples: float) -> float:
+def mean(run: Run, value: float, samples: float) -> float:
     """See Run.mean."""
 
+    def mine() -> list[float]:
+        return [number(value, "value"), _checked(number(samples, "samples"))]
+
     def check(message: Any) -> None:
-        number, weight = message
-        require(isinstance(number, float), "a number")
+        theirs, weight = message
+        require(isinstance(theirs, float), "a number")
         require(isinstance(weight, float) and _usable(weight), "a count of samples")
 
-    if not _usable(samples):
-        raise error("invalid_argument", f"samples is {samples}; it must be 0, or lie between 1e-9 and 1e12")
-    numbers = exchanged(session, "mean", [value, samples], check)
-    counted = [(number, weight) for number, weight in numbers if weight > 0]
+    if run.world_size == 1:
+        mine()  # a sentence without a member's name: there is one only
+    numbers = together(run, "mean", mine, check)
+    counted = [(theirs, weight) for theirs, weight in numbers if weight > 0]
     if not counted:
+        until_all_heard(run, "mean")
         raise error("invalid_argument", "mean() of no samples: all members passed samples=0")
     return _weighted_mean(counted)
+
+
+def _checked(samples: float) -> float:
+    if not _usable(samples):
+        raise error("invalid_argument", f"samples is {samples}; it must be 0, or lie between 1e-9 and 1e12")
+    return samples
 
 
 def _usable(samples: float) -> bool:

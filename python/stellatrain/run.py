@@ -13,7 +13,7 @@ from stellatrain import _core, buffers, checkpoint, forks, rendezvous
 from stellatrain.averaging import mean
 from stellatrain.bridge import ParameterBridge
 from stellatrain.environment import Membership, membership, tuned, warn_of_misspelt_variables
-from stellatrain.errors import error, number
+from stellatrain.errors import error
 from stellatrain.optimizer import DistributedOptimizer
 from stellatrain.optimizer_state import share_state
 from stellatrain.settings import group_settings, kind_of
@@ -177,8 +177,10 @@ class Run:
         ReduceLROnPlateau, "is this the best model so far?", early stopping.
 
         samples: how many samples this member's mean is of, 1e-9 to 1e12; 0 counts for nothing.
+
+        Raises Error("invalid_argument") on every member, naming whose argument it was: all stay in step.
         """
-        return mean(self.session, number(value, "value"), number(samples, "samples"))
+        return mean(self, value, samples)
 
     def finish(self) -> None:
         """Applies the last updates; all members end with equal weights and buffers. Collective, once.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
+import threading
 import warnings
 from typing import Any
 
@@ -60,20 +62,70 @@ def test_samples_that_make_no_sense_are_named(samples: float) -> None:
 
 
 def test_a_mean_of_nothing_is_an_error_on_all() -> None:
-    for failure in outcomes_of_members(2, lambda run: run.mean(1, 0)):
+    for failure in outcomes_of_members(3, lambda run: run.mean(1, 0)):
         assert isinstance(failure, Error)
         assert "all members passed samples=0" in str(failure)
 
 
+class NoNumber:
+    def __float__(self) -> float:
+        raise KeyError("weight")
+
+    def __repr__(self) -> str:
+        return "NoNumber()"
+
+
 @pytest.mark.parametrize(
-    "message", [b"[1.0]", b"[1.0, -1.0]", b"[1.0, NaN]", b"[1.0, 1e13]", b'["1", 1.0]', b"7", b"?"]
+    ("arguments", "sentence"),
+    [
+        ((None,), "value is None; it must be one number"),
+        ((NoNumber(),), "value is NoNumber(); it must be one number"),
+        ((1, "many"), "samples is 'many'; it must be one number"),
+        ((1, -1), "samples is -1.0; it must be 0, or lie between 1e-9 and 1e12"),
+    ],
+)
+def test_a_bad_argument_on_one_member_is_an_error_on_all_and_who_catches_it_stays_in_step(
+    arguments: tuple[Any, ...], sentence: str
+) -> None:
+    def member(run: Run) -> tuple[str, str, float]:
+        with pytest.raises(Error) as failure:
+            run.mean(*(arguments if run.rank == 1 else (7, 1)))
+        result = run.mean(run.rank)
+        run.finish()
+        return failure.value.code, str(failure.value), result
+
+    for code, told, result in run_members(3, member):
+        assert code == "invalid_argument"
+        assert re.fullmatch(r"mean: member 1 \(.*\) could not do its part: " + re.escape(sentence), told)
+        assert result == 1.0
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b'{"done": [1.0]}',
+        b'{"done": [1.0, -1.0]}',
+        b'{"done": [1.0, NaN]}',
+        b'{"done": [1.0, 1e13]}',
+        b'{"done": ["1", 1.0]}',
+        b'{"done": 7}',
+        b'{"failed": ["io", 7]}',
+        b"[1.0, 1.0]",
+        b"?",
+    ],
 )
 def test_what_no_member_sends_is_an_error_that_names_the_sender(message: bytes) -> None:
+    heard = threading.Event()
+
     def member(run: Run) -> float | None:
         if run.rank == 1:
             run.session.all_gather("mean", message)
+            heard.wait(10)  # or its farewell may overtake the message
             return None
-        return run.mean(1)
+        try:
+            return run.mean(1)
+        finally:
+            heard.set()
 
     failure, _ = outcomes_of_members(2, member)
     assert isinstance(failure, Error)
