@@ -47,6 +47,7 @@ def together(
         if "done" in outcome:
             check(outcome["done"])
         else:
+            require(isinstance(outcome["failed"], list), "a code and a sentence")
             code, sentence = outcome["failed"]
             require(isinstance(code, str) and isinstance(sentence, str), "a code and a sentence")
 

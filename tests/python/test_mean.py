@@ -110,6 +110,7 @@ def test_a_bad_argument_on_one_member_is_an_error_on_all_and_who_catches_it_stay
         b'{"done": ["1", 1.0]}',
         b'{"done": 7}',
         b'{"failed": ["io", 7]}',
+        b'{"failed": "io"}',
         b"[1.0, 1.0]",
         b"?",
     ],
