@@ -40,7 +40,7 @@ from stellatrain.checkpoint_tensors import (
     fill_model,
     hashes_of_untrained,
 )
-from stellatrain.errors import error
+from stellatrain.errors import error, shown
 from stellatrain.extra import to_tensor
 from stellatrain.random_states import (
     check_random_states,
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from stellatrain.run import Run
 
 
-def save(run: Run, directory: Path, extra: dict[str, Any] | None = None) -> None:
+def save(run: Run, directory: str | Path, extra: dict[str, Any] | None = None) -> None:
     """Writes a checkpoint of this moment. Collective: every member calls it at the same iteration.
 
     extra: this member's values to get back from load() as they are, for example
@@ -67,6 +67,7 @@ def save(run: Run, directory: Path, extra: dict[str, Any] | None = None) -> None
     # Before digest(), which waits for steps that all must have made.
     agree(run, "save", {"iteration": iteration}, "every member must call save() at the same step")
     latest = begun(run, iteration)
+    directory = _everywhere_a_path(run, "save", directory)
     given: Tensors = {}
 
     def prepare() -> None:
@@ -83,7 +84,7 @@ def save(run: Run, directory: Path, extra: dict[str, Any] | None = None) -> None
     saving.write_latest()
 
 
-def load(run: Run, directory: Path, missing_ok: bool = False) -> dict[str, Any] | None:
+def load(run: Run, directory: str | Path, missing_ok: bool = False) -> dict[str, Any] | None:
     """Continues where the checkpoint was taken, with all that the next step depends on.
 
     Collective, after distribute(), with the same number of members, all at the same iteration. Returns the
@@ -97,6 +98,7 @@ def load(run: Run, directory: Path, missing_ok: bool = False) -> dict[str, Any] 
     optimizer = _optimizer(run)
     # Or checks would wait for steps that a member never makes.
     agree(run, "load", {"iteration": optimizer.iteration}, "every member must call load() at the same step")
+    directory = _everywhere_a_path(run, "load", directory)
     latest, warning = newest(run, directory, missing_ok)
     if latest is None:
         return None
@@ -139,6 +141,23 @@ def load(run: Run, directory: Path, missing_ok: bool = False) -> dict[str, Any] 
         warnings.warn(warning, stacklevel=3)
     warn_of_other_devices(run.model, own, own_path)
     return extra
+
+
+def _everywhere_a_path(run: Run, what: str, directory: str | Path) -> Path:
+    """This member's. Raises on every member if one's is no path."""
+    paths: list[Path] = []
+
+    def convert() -> None:
+        try:
+            paths.append(Path(directory).absolute())
+        except TypeError as cause:
+            raise error(
+                "invalid_argument",
+                f"directory is {shown(directory)}; it must be a path: a str or a pathlib.Path",
+            ) from cause
+
+    together(run, what, convert)
+    return paths[0]
 
 
 def _optimizer(run: Run) -> Any:

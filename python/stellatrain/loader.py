@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, Sampler
 
 from stellatrain import _core, process_run
-from stellatrain.errors import error
+from stellatrain.errors import error, shown
 from stellatrain.messages import exchanged, require
 from stellatrain.run import Run
 
@@ -62,6 +62,18 @@ class ShareBatchSampler(Sampler[list[int]]):
         return len(range(self.rank, self.samples, self.world_size))
 
 
+def _samples_of(dataset: Any) -> int:
+    try:
+        if not hasattr(dataset, "__getitem__"):
+            raise TypeError(f"{type(dataset).__name__} has no __getitem__")
+        return len(dataset)
+    except (TypeError, NotImplementedError) as cause:  # the latter: torch's where a class does not say
+        raise error(
+            "invalid_argument",
+            f"dataset is {shown(dataset)}; it must be a map-style dataset, with length and samples by index",
+        ) from cause
+
+
 class DataLoader(torch.utils.data.DataLoader):
     """torch's DataLoader; `batch_size` is this member's, each sample comes once per epoch over all members.
 
@@ -97,6 +109,7 @@ class DataLoader(torch.utils.data.DataLoader):
                 "invalid_argument",
                 "an IterableDataset has no length to deal out; use a map-style dataset",
             )
+        samples = _samples_of(dataset)
         if not isinstance(batch_size, Integral) or batch_size < 1:
             raise error(
                 "invalid_argument", f"batch_size is {batch_size!r}; it must be a whole number, at least 1"
@@ -106,7 +119,7 @@ class DataLoader(torch.utils.data.DataLoader):
         self._run = run if run is not None else process_run.default_run()
         self._training = training
         shares = ShareBatchSampler(
-            len(dataset),
+            samples,
             batch_size,
             self._run.rank,
             self._run.world_size,
@@ -115,7 +128,7 @@ class DataLoader(torch.utils.data.DataLoader):
             seed=seed,
         )
         self._shares = shares
-        self._uneven = self._agree(len(dataset), seed, shuffle)
+        self._uneven = self._agree(samples, seed, shuffle)
         super().__init__(dataset, batch_sampler=shares, **options)
         if training:
             self._run.add_loader(self)

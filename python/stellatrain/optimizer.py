@@ -130,7 +130,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
     def set_density(self, density: float) -> None:
         """From now on this member sends so large a share of the parameters; members may differ."""
-        self.engine.set_density(density)
+        self.engine.set_density(number(density, "density"))
 
     def parameters_written(self) -> None:
         """Somebody else than the engine wrote the parameters: looks at them anew."""

@@ -140,14 +140,14 @@ class Run:
 
     def save(self, directory: str | Path, extra: dict[str, Any] | None = None) -> None:
         """Writes a checkpoint that load() resumes exactly. Collective. See stellatrain.checkpoint."""
-        checkpoint.save(self, Path(directory).absolute(), extra)
+        checkpoint.save(self, directory, extra)
 
     def load(self, directory: str | Path, missing_ok: bool = False) -> dict[str, Any] | None:
         """Continues from the last checkpoint in `directory`; returns this member's `extra`. Collective.
 
         missing_ok: return None, with nothing changed, if no member has a checkpoint there.
         """
-        return checkpoint.load(self, Path(directory).absolute(), missing_ok)
+        return checkpoint.load(self, directory, missing_ok)
 
     def add_loader(self, loader: Any) -> None:
         """`loader` deals out training data: from now on checkpoints hold its `epoch`."""

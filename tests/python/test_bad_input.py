@@ -377,6 +377,20 @@ def test_numbers_out_of_bounds_are_quoted_with_the_digits_that_count() -> None:
     assert "the join timeout is 1e-09 s; it must be at least 0.001" in str(failure)
 
 
+@pytest.mark.parametrize("density", ["0.5", None, 1j])
+def test_a_density_that_is_no_number_is_named(density: Any) -> None:
+    def member(run: Run) -> None:
+        net = mlp()
+        _, optimizer = run.distribute(net, sgd(net))
+        with pytest.raises(
+            Error, match=re.escape(f"density is {density!r}; it must be one number")
+        ) as failure:
+            optimizer.set_density(density)
+        assert failure.value.code == "invalid_argument"
+
+    run_members(1, member)
+
+
 def test_an_error_that_quotes_bytes_that_are_no_utf8_is_an_error_like_any_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

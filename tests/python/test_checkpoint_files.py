@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 
+import pytest
 from checkpointing import described, started
 from conftest import outcomes_of_members, run_members
 from training import mlp, plain_loop
@@ -81,6 +82,31 @@ def test_extra_that_would_not_come_back_as_it_is_is_refused_before_anything_is_w
         assert failure.code == "invalid_argument"
         assert "could not do its part: extra['model'] cannot be kept: it is a builtins.object" in str(failure)
     assert not (tmp_path / "new").exists()
+
+
+def test_a_directory_that_is_no_path_is_an_error_on_all_and_who_catches_it_stays_in_step(
+    tmp_path: Path,
+) -> None:
+    def member(run: Run) -> list[str]:
+        started(run, nets[run.rank])
+        sentences = []
+        for wrong in (None, 5):
+            for call in (run.save, run.load):
+                with pytest.raises(Error) as failure:
+                    call(wrong if run.rank == 1 else tmp_path)
+                assert failure.value.code == "invalid_argument"
+                sentences.append(str(failure.value))
+        run.save(tmp_path)
+        run.finish()
+        return sentences
+
+    nets = [mlp(), mlp()]
+    for sentences in run_members(2, member):
+        for call, wrong, sentence in zip(("save", "load") * 2, (None, None, 5, 5), sentences, strict=True):
+            assert re.fullmatch(
+                rf"{call}: member 1 \(.*\) could not do its part: directory is {wrong}; it must be a path.*",
+                sentence,
+            )
 
 
 def test_save_and_load_before_distribute_are_refused(tmp_path: Path) -> None:

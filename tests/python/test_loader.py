@@ -344,6 +344,11 @@ class Stream(torch.utils.data.IterableDataset):
     ("arguments", "sentence"),
     [
         ({"dataset": Stream()}, "map-style"),
+        ({"dataset": 5}, "dataset is 5; it must be a map-style dataset"),
+        ({"dataset": None}, "dataset is None; it must be a map-style dataset"),
+        ({"dataset": iter([])}, "dataset is <list_iterator"),
+        ({"dataset": {1, 2}}, "dataset is {1, 2}; it must be a map-style dataset"),
+        ({"dataset": torch.utils.data.Dataset()}, "it must be a map-style dataset"),
         ({"sampler": [1]}, "sampler is not supported"),
         ({"batch_sampler": [[1]]}, "batch_sampler is not supported"),
         ({"batch_size": 0}, "batch_size is 0"),
@@ -357,4 +362,5 @@ def test_what_cannot_be_dealt_out_is_refused(arguments: dict, sentence: str) -> 
 
     (failure,) = outcomes_of_members(1, member)
     assert isinstance(failure, Error)
+    assert failure.code == "invalid_argument"
     assert sentence in str(failure)
