@@ -71,3 +71,35 @@ def test_errors_are_sentences_and_status_1(capsys: pytest.CaptureFixture) -> Non
     assert "--wan is 'fast', which is no rate" in capsys.readouterr().err
     assert main(["lab"]) == 1
     assert "nothing to run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("--timeout", "inf", "it must be above 0 and at most 1e+06 seconds"),
+        ("--timeout", "nan", "it must be above 0 and at most 1e+06 seconds"),
+        ("--timeout", "-1", "it must be above 0 and at most 1e+06 seconds"),
+        ("--timeout", "0", "it must be above 0 and at most 1e+06 seconds"),
+        ("--grace", "-1", "it must be 0 to 1e+06 seconds"),
+        ("--grace", "nan", "it must be 0 to 1e+06 seconds"),
+        ("--threads", "0", "it must be at least 1"),
+        ("--threads", "-3", "it must be at least 1"),
+        ("--clusters", "99999999999999999999", "a lab has 1 to 64 clusters"),
+    ],
+)
+def test_numbers_that_the_lab_cannot_take_are_named_before_anything_is_built(
+    capsys: pytest.CaptureFixture, option: str, value: str, sentence: str
+) -> None:
+    assert main(["lab", option, value, "--", "true"]) == 1
+    assert capsys.readouterr().err == f"stella: {option} is {value}; {sentence}.\n"
+
+
+def test_a_log_dir_that_cannot_be_one_is_named_before_anything_is_built(
+    capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for folder in (file, file / "below", Path("/proc/x"), tmp_path / "a\0b"):
+        assert main(["lab", "--log-dir", str(folder), "--", "true"]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"stella: --log-dir is '{folder}'; it must be a folder")

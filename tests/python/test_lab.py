@@ -216,6 +216,25 @@ def test_log_files_hold_the_output_of_each_member(lab: Lab, tmp_path: Path) -> N
     ]
 
 
+@pytest.mark.parametrize(
+    ("times", "sentence"), [({"timeout": float("inf")}, "--timeout is inf"), ({"grace": -1}, "--grace is -1")]
+)
+def test_a_run_of_times_that_nobody_can_wait_starts_nothing(
+    lab: Lab, times: dict[str, float], sentence: str, tmp_path: Path
+) -> None:
+    with pytest.raises(LabError, match=sentence):
+        lab.run(["touch", str(tmp_path / "started")], **times)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_whose_log_cannot_be_written_starts_nothing(lab: Lab, tmp_path: Path) -> None:
+    logs = tmp_path / "logs"
+    (logs / "c1m0.log").mkdir(parents=True)
+    with pytest.raises(LabError, match=r"c1m0\.log"):
+        lab.run(["touch", str(tmp_path / "started")], log_dir=logs)
+    assert list(tmp_path.iterdir()) == [logs]
+
+
 def test_a_lab_in_a_user_namespace_works_alike() -> None:
     try:
         with Lab(clusters=1, members=2, user_namespace=True) as lab:

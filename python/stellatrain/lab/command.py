@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+from stellatrain.lab.bounds import check_threads, check_times, make_log_dir
 from stellatrain.lab.errors import LabError
 from stellatrain.lab.lab import Lab
 from stellatrain.lab.links import table
@@ -63,10 +64,14 @@ def main(arguments: argparse.Namespace) -> int:
     command = arguments.command[arguments.command[:1] == ["--"] :]
     if not command:
         raise LabError("stella lab has nothing to run; write the command after --.")
+    check_threads(arguments.threads)
+    check_times(arguments.grace, arguments.timeout)  # as run() does, which comes when the lab is built
     sizes = arguments.members
     logging.basicConfig(format="stella lab: %(message)s")
     signal.signal(signal.SIGTERM, _leave)
-    with Lab(arguments.clusters, sizes[0] if len(sizes) == 1 else sizes, arguments.wan, arguments.lan) as lab:
+    lab = Lab(arguments.clusters, sizes[0] if len(sizes) == 1 else sizes, arguments.wan, arguments.lan)
+    make_log_dir(arguments.log_dir)
+    with lab:
         before = {use.name: use for use in lab.links()}
         start = time.monotonic()
         try:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
+from stellatrain.lab.bounds import check_times, make_log_dir
 from stellatrain.lab.errors import LabError
 from stellatrain.lab.links import LinkUse, read_links
 from stellatrain.lab.process import MemberProcess
@@ -126,18 +127,19 @@ class Lab:
         When a member fails, the others have `grace` seconds to end before SIGTERM, then SIGKILL;
         `timeout` seconds bound the whole. What members print goes, stdout and stderr together, to
         `log_dir`/<member>.log, or line by line to output(member, line), by default to stdout with
-        the member's name before each line.
+        the member's name before each line. LabError for times or a `log_dir` that cannot be, with
+        nothing started.
         """
+        check_times(grace, timeout)
+        make_log_dir(log_dir)
         with contextlib.ExitStack() as files:
-            processes = {
-                name: self.popen(
-                    name,
-                    command,
-                    env,
-                    stdout=files.enter_context(_log(log_dir, name)) if log_dir else subprocess.PIPE,
-                    stderr=subprocess.STDOUT,
-                )
+            outputs = {
+                name: files.enter_context(_log(log_dir, name)) if log_dir else subprocess.PIPE
                 for name in self.members
+            }
+            processes = {
+                name: self.popen(name, command, env, stdout=stdout, stderr=subprocess.STDOUT)
+                for name, stdout in outputs.items()
             }
             return Run(processes, output or _print_line, grace, timeout).wait()
 
@@ -164,8 +166,12 @@ class Lab:
 
 
 def _log(log_dir: Path, member: str) -> BinaryIO:
-    log_dir.mkdir(parents=True, exist_ok=True)
-    return open(log_dir / f"{member}.log", "wb")
+    try:
+        return open(log_dir / f"{member}.log", "wb")
+    except OSError as cause:
+        raise LabError(
+            f"--log-dir is '{log_dir}'; it must be a folder whose logs can be written: {cause}."
+        ) from cause
 
 
 def _print_line(member: str, line: bytes) -> None:

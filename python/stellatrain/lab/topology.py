@@ -83,9 +83,9 @@ class Topology:
 
 def cluster_sizes(clusters: int, members: int | Sequence[int]) -> tuple[int, ...]:
     """Returns the members of each cluster from one number for all or one number for each."""
-    sizes = (members,) * clusters if isinstance(members, int) else tuple(members)
     if not 1 <= clusters <= _MOST_CLUSTERS:
         raise LabError(f"--clusters is {clusters}; a lab has 1 to {_MOST_CLUSTERS} clusters.")
+    sizes = (members,) * clusters if isinstance(members, int) else tuple(members)
     if len(sizes) != clusters:
         raise LabError(
             f"--members names {len(sizes)} sizes for {clusters} clusters; give one number for all "

@@ -1,0 +1,35 @@
+"""What `stella lab` takes for its numbers and for the folder of its logs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stellatrain.lab.errors import LabError
+
+_LONGEST = 1e6  # seconds: some 11 days; the kernel waits for 24 at most
+
+
+def check_times(grace: float, timeout: float | None) -> None:
+    """Raises LabError for seconds that nobody can wait."""
+    if not 0 <= grace <= _LONGEST:
+        raise LabError(f"--grace is {grace:g}; it must be 0 to {_LONGEST:g} seconds.")
+    if timeout is not None and not 0 < timeout <= _LONGEST:
+        raise LabError(f"--timeout is {timeout:g}; it must be above 0 and at most {_LONGEST:g} seconds.")
+
+
+def check_threads(threads: int | None) -> None:
+    """Raises LabError for a number of threads that no member can have."""
+    if threads is not None and threads < 1:
+        raise LabError(f"--threads is {threads}; it must be at least 1.")
+
+
+def make_log_dir(log_dir: Path | None) -> None:
+    """Makes the folder if it is not there. Raises LabError if it cannot be one."""
+    if log_dir is None:
+        return
+    try:
+        log_dir.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as cause:
+        raise LabError(
+            f"--log-dir is '{log_dir}'; it must be a folder, or a place where one can be made: {cause}."
+        ) from cause
