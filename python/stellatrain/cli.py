@@ -28,12 +28,22 @@ def parser() -> argparse.ArgumentParser:
     stella = argparse.ArgumentParser(
         prog="stella", description="Trains one PyTorch model on machines in several places."
     )
-    subcommands = stella.add_subparsers(required=True, metavar="SUBCOMMAND")
+    subcommands = stella.add_subparsers(required=True, metavar="SUBCOMMAND", parser_class=_Subcommand)
     add_lab(subcommands)
     _add_secret(subcommands)
     info = subcommands.add_parser("info", help="versions and the CPU target in use, for reports")
     info.set_defaults(main=_info)
     return stella
+
+
+class _Subcommand(argparse.ArgumentParser):
+    """Refuses what it does not know with its own usage; argparse leaves that to the parser above it."""
+
+    def parse_known_args(self, args=None, namespace=None):
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return known, unknown
 
 
 def _add_secret(subcommands: argparse._SubParsersAction) -> None:

@@ -103,3 +103,15 @@ def test_a_log_dir_that_cannot_be_one_is_named_before_anything_is_built(
         assert main(["lab", "--log-dir", str(folder), "--", "true"]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"stella: --log-dir is '{folder}'; it must be a folder")
+
+
+@pytest.mark.parametrize("command", ["lab", "info"])
+def test_an_unknown_option_of_a_subcommand_is_told_with_its_usage(
+    capsys: pytest.CaptureFixture, command: str
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([command, "--bogus", *(["--", "true"] if command == "lab" else [])])
+    assert end.value.code == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"usage: stella {command} [")
+    assert printed.endswith(f"stella {command}: error: unrecognized arguments: --bogus\n")
