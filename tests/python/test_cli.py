@@ -13,6 +13,8 @@ import pytest
 
 import stellatrain
 from stellatrain.cli import main
+from stellatrain.lab import Lab
+from stellatrain.lab.command import who_starts
 
 
 def stella(*arguments: str, **options: object) -> subprocess.CompletedProcess:
@@ -24,6 +26,8 @@ def test_help_of_the_lab_needs_neither_torch_nor_the_core() -> None:
     code = """
 import sys
 from stellatrain.cli import main
+from stellatrain.lab import Lab
+from stellatrain.lab.command import who_starts
 try:
     main(["lab", "--help"])
 except SystemExit as end:
@@ -103,6 +107,19 @@ def test_a_log_dir_that_cannot_be_one_is_named_before_anything_is_built(
         assert main(["lab", "--log-dir", str(folder), "--", "true"]) == 1
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"stella: --log-dir is '{folder}'; it must be a folder")
+
+
+@pytest.mark.parametrize(
+    ("clusters", "members", "line"),
+    [
+        (1, 1, "1 member starts: c0m0"),
+        (2, (2, 1), "3 members start: c0m0, c0m1, c1m0"),
+        (2, 4, "8 members start: c0m0, c0m1, c0m2, c0m3, c1m0, c1m1, c1m2, c1m3"),
+        (64, 64, "4096 members start: c0m0, c0m1, c0m2, c0m3, c0m4, c0m5, c0m6, ..., c63m63"),
+    ],
+)
+def testwho_starts_in_a_lab_is_one_line(clusters: int, members: int | tuple[int, ...], line: str) -> None:
+    assert who_starts(Lab(clusters, members)) == line
 
 
 @pytest.mark.parametrize("command", ["lab", "info"])

@@ -193,8 +193,24 @@ def test_a_lab_ends_at_once_with_a_member_that_is_stopped(lab: Lab, up: bool) ->
     frozen.stdout.close()
 
 
-def test_a_run_out_of_time_reports_124(lab: Lab) -> None:
+def test_a_run_out_of_time_reports_124_and_whom_it_ends(lab: Lab, caplog: pytest.LogCaptureFixture) -> None:
     assert lab.run(["sleep", "60"], timeout=0.2) == 124
+    assert caplog.messages == ["time is up", "ending c0m0, c0m1, c1m0 (SIGTERM)"]
+
+
+def test_the_members_that_a_failure_ends_are_named(
+    lab: Lab, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stellatrain.lab.run._KILL_SECONDS", 0.5)
+    stubborn = "trap '' TERM; exec sleep 60"
+    script = f"case $RANK in 0) exec sleep 60;; 1) {stubborn};; 2) sleep 0.5; exit 7;; esac"
+    assert lab.run(["sh", "-c", script], grace=0.2) == 7
+    assert caplog.messages == [
+        "c1m0 ended with status 7",
+        "the other members have 0.2 s to end by themselves",
+        "ending c0m0, c0m1 (SIGTERM)",
+        "ending c0m1 (SIGKILL)",
+    ]
 
 
 def test_a_member_ended_by_a_signal_reports_128_and_the_signal(lab: Lab) -> None:
@@ -319,8 +335,13 @@ def test_an_interrupted_lab_leaves_nothing_behind_and_tells_what_the_links_carri
     said = process.communicate(timeout=15)[1].splitlines()
     assert process.returncode == 128 + sig
     assert beacon.nothing_is_left()
-    assert said[0] == "stella lab: interrupted; all members have ended"
-    assert [line[:9].strip() for line in said[1:]] == ["link", *MEMBERS, "c0 uplink", "c1 uplink"]
+    assert said[:4] == [
+        f"stella lab: 4 members start: {', '.join(MEMBERS)}",
+        f"stella lab: ending {', '.join(MEMBERS)} (SIGTERM)",
+        f"stella lab: ending {', '.join(MEMBERS)} (SIGKILL)",
+        "stella lab: interrupted; all members have ended",
+    ]
+    assert [line[:9].strip() for line in said[4:]] == ["link", *MEMBERS, "c0 uplink", "c1 uplink"]
 
 
 @pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])

@@ -16,6 +16,8 @@ from stellatrain.lab.links import table
 
 log = logging.getLogger("stellatrain.lab")
 
+_NAMED = 8  # members in the line that says who starts
+
 _EPILOG = """\
 example:
   stella lab --clusters 2 --members 2 --wan 100mbit --lan 1gbit -- python train.py
@@ -72,6 +74,7 @@ def main(arguments: argparse.Namespace) -> int:
     lab = Lab(arguments.clusters, sizes[0] if len(sizes) == 1 else sizes, arguments.wan, arguments.lan)
     make_log_dir(arguments.log_dir)
     with lab:
+        print(f"stella lab: {who_starts(lab)}", file=sys.stderr)
         before = {use.name: use for use in lab.links()}
         start = time.monotonic()
         try:
@@ -94,6 +97,15 @@ def _sizes(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is not a number or numbers joined by commas") from None
+
+
+def who_starts(lab: Lab) -> str:
+    """ "40 members start: c0m0, c0m1, ..., c1m1": on one line, however many."""
+    names = list(lab.members)
+    if len(names) > _NAMED:
+        names[_NAMED - 1 : -1] = ["..."]
+    word = "member starts" if len(lab.members) == 1 else "members start"
+    return f"{len(lab.members)} {word}: {', '.join(names)}"
 
 
 def _environment(threads: int | None) -> dict[str, str]:

@@ -105,11 +105,12 @@ class Run:
         """A deadline has come: SIGTERM first, SIGKILL next; after that the kernel is awaited."""
         if len(self._signals) == 2 and not self._failed:
             self._status = TIMED_OUT
-            log.warning("time is up for %s", ", ".join(self._running))
+            log.warning("time is up")
         sig = self._signals.pop(0)
         for process in self._running.values():
             process.send_signal(sig)
         self._end = time.monotonic() + _KILL_SECONDS if self._signals else None
+        log.warning("ending %s (%s)", ", ".join(self._running), sig.name)  # last: nothing may keep them alive
 
     def _stop(self) -> None:
         """Ends what still runs, as deadlines would, whatever state the run is in."""
