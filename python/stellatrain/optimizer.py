@@ -121,7 +121,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
     @property
     def iteration(self) -> int:
-        """How many steps have begun, empty ones at the end of an epoch included."""
+        """How many steps have begun, empty ones at the end of an epoch and in finish() included."""
         return self.engine.iteration if self._remembered is None else self._remembered["iteration"]
 
     def digest(self) -> int:
