@@ -150,7 +150,9 @@ def _everywhere_a_path(run: Run, what: str, directory: str | Path) -> Path:
     def convert() -> None:
         try:
             paths.append(Path(directory).absolute())
-        except TypeError as cause:
+            if "\0" in str(paths[-1]):
+                raise ValueError("no path holds a null character")
+        except (TypeError, ValueError) as cause:
             raise error(
                 "invalid_argument",
                 f"directory is {shown(directory)}; it must be a path: a str or a pathlib.Path",

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import Dataset, IterableDataset, Sampler
 
 from stellatrain import _core, process_run
+from stellatrain.agreement import until_all_heard
 from stellatrain.errors import error, shown
 from stellatrain.messages import exchanged, require
 from stellatrain.run import Run
@@ -165,6 +166,7 @@ class DataLoader(torch.utils.data.DataLoader):
             who = self._run.describe(rank)
             for key in ("samples", "seed", "shuffle"):
                 if theirs[key] != mine[key]:
+                    until_all_heard(self._run, "DataLoader")
                     raise error(
                         "mismatch",
                         f"DataLoader: {key} is {mine[key]} here, {theirs[key]} on {who}; all members must "

@@ -31,14 +31,6 @@ ExchangeOptions exchange_options(const Rule& rule, const EngineOptions& options)
   return exchange;
 }
 
-// What was lost, and where in the run; and how the others go on.
-Error with_place(const Error& error, Iteration begun) {
-  if (error.code() != ErrorCode::peer_lost || begun == 0) return error;
-  return Error(error.code(), error.what() + (" (in iteration " + std::to_string(begun) +
-                                             "; to go on, start all members again and load the last "
-                                             "checkpoint)"));
-}
-
 }  // namespace
 
 PipelinedEngine::PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<SparseRule> rule,
@@ -61,7 +53,7 @@ PipelinedEngine::PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<S
   pipeline_ = std::make_unique<Pipeline>(cpu_, net_.io().get_executor(), *exchange_, *rule_,
                                          options.staleness, report, while_waiting_);
   net_.call([this] {
-    group_.on_failure([this](const Error& error) { pipeline_->fail(with_place(error, exchange_->begun())); });
+    group_.on_failure([this](const Error& error) { pipeline_->fail(error); });
     if (group_.failure() != nullptr) pipeline_->fail(*group_.failure());
   });
 }

@@ -76,10 +76,7 @@ asio::awaitable<std::vector<PayloadPtr>> Exchange::all_gather(PayloadPtr mine) {
   co_return gathering->payloads;
 }
 
-void Exchange::began(Iteration iteration) {
-  begun_ = iteration;
-  group_.set_begun(iteration);
-}
+void Exchange::began(Iteration iteration) { group_.set_begun(iteration); }
 
 void Exchange::trainer_waits_for(Iteration iteration) {
   awaited_ = iteration;

@@ -48,7 +48,6 @@ class Exchange {
 
   // The trainer's thread has begun that iteration, before anything else that it calls.
   void began(Iteration iteration);
-  Iteration begun() const { return begun_; }
   // The trainer's thread waits until that iteration is gathered, and calls nothing before. If a member has
   // called a collective in place of that iteration, each of the two waits for the other: the all-gather
   // throws Error(mismatch) that says so.
@@ -90,8 +89,7 @@ class Exchange {
   std::vector<Iteration> gathered_;  // by bucket: up to this iteration every all-gather is complete
   std::unique_ptr<Error> failure_;
   std::chrono::milliseconds longest_{0};  // wait so far
-  Iteration begun_ = 0;                   // by the trainer's thread
-  Iteration awaited_ = 0;                 // by it
+  Iteration awaited_ = 0;                 // by the trainer's thread
   std::vector<bool> noted_finished_;      // by rank
 };
 

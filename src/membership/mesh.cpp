@@ -76,11 +76,11 @@ asio::awaitable<void> Mesh::serve(Rank rank, std::shared_ptr<Connection> connect
   try {
     Connection::Handlers handlers;
     handlers.on_frame = [this, rank](Frame frame) { handle(rank, std::move(frame)); };
-    handlers.on_silence = [this](const Error& error) { fail(error); };
+    handlers.on_silence = [this](const Error& error) { fail(with_place(error)); };
     co_await connection->run(std::move(handlers));
     if (connection->peer_has_left()) note_left(rank);
   } catch (const Error& error) {
-    fail(error);
+    fail(with_place(error));
   }
   changed_.notify();
 }
@@ -108,6 +108,17 @@ void Mesh::take(Rank from, Frame frame) {
       throw Error(ErrorCode::protocol, describe(from) + " sent a " + std::string(to_string(frame.type)) +
                                            " frame in the middle of the run");
   }
+}
+
+std::string Mesh::place() const {
+  return begun_ == 0 ? "" : " (in iteration " + std::to_string(begun_) + ")";
+}
+
+// Of a member that was lost in the middle of training.
+Error Mesh::with_place(const Error& error) const {
+  if (error.code() != ErrorCode::peer_lost || begun_ == 0) return error;
+  return Error(error.code(),
+               error.what() + place() + "; to go on, start all members again and load the last checkpoint");
 }
 
 void Mesh::note_left(Rank rank) {
@@ -177,7 +188,7 @@ void Mesh::fail_and_throw(const Error& reason) {
 asio::awaitable<void> Mesh::abort(std::string sentence, ErrorCode code) {
   if (ending()) co_return;
   stop(Error(ErrorCode::cancelled, "this member stopped: " + sentence),
-       Error(code, describe(options_.rank) + " stopped: " + sentence));
+       Error(code, describe(options_.rank) + " stopped: " + sentence + place()));
   while (connected()) co_await changed_.wait();
 }
 

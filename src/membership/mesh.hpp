@@ -93,6 +93,8 @@ class Mesh {
   asio::awaitable<void> serve(Rank rank, std::shared_ptr<Connection> connection);
   void handle(Rank from, Frame frame);
   void take(Rank from, Frame frame);
+  std::string place() const;  // " (in iteration 5)"; before the first: nothing
+  Error with_place(const Error& error) const;
   void note_left(Rank rank);
   void fail(const Error& reason);
   void fail_to_leave(const Error& reason);

@@ -293,7 +293,7 @@ TEST(Exchange, TheLogNamesAgainAndAgainWhoIsAwaitedButNeverWithinTwiceTheLongest
   for (const BucketId bucket : {0u, 1u}) world.sides[1]->gather(1, bucket).get();
   for (auto& one : waiting) one.get();
   auto next = world.sides[0]->gather(2);
-  EXPECT_EQ(next.wait_for(200ms), std::future_status::timeout);
+  EXPECT_EQ(next.wait_for(100ms), std::future_status::timeout);
   world.sides[1]->gather(2).get();
   next.get();
   const std::string log = world.text();
@@ -349,6 +349,11 @@ TEST(Exchange, WhoWouldWaitForEachOtherForEverAreToldSo) {
   }
 }
 
+void await_call_of_member_1(Members& members) {
+  while (!members[0]->net().call([&] { return members[0]->group().call_ahead(1); }))
+    std::this_thread::yield();
+}
+
 // As in a pipeline: the contribution is made while the trainer waits already.
 TEST(Exchange, WhoWouldWaitForEverIsToldWhenItContributes) {
   Members members = joined_members(2);
@@ -358,8 +363,7 @@ TEST(Exchange, WhoWouldWaitForEverIsToldWhenItContributes) {
   sides[1]->gather(1).get();
   first.get();
   auto save = members[1]->net().start(members[1]->group().all_gather("save", {}));
-  while (!members[0]->net().call([&] { return members[0]->group().call_ahead(1); }))
-    std::this_thread::yield();
+  await_call_of_member_1(members);
   sides[0]->trainer_waits_for(2);
   auto step = sides[0]->gather(2);
   expect_deadlock(step);
@@ -372,9 +376,11 @@ TEST(Exchange, WhoLoadsAnOlderCheckpointHasBegunWhatItHadBegun) {
   for (const auto& side : sides) side->began(5);
   sides[1]->restart_after(2);
   auto loaded = members[1]->net().start(members[1]->group().all_gather("state loaded", {}));
-  auto step = sides[0]->gather(1);
+  await_call_of_member_1(members);
+  auto step = sides[0]->gather(3);  // on its way to what member 1 expects, too
   sides[0]->trainer_waits_for(5);
   EXPECT_EQ(step.wait_for(100ms), std::future_status::timeout);
+  EXPECT_EQ(members[0]->net().call([&] { return members[0]->group().failure(); }), nullptr);
 }
 
 TEST(Exchange, AMemberThatHasBegunAnIterationContributesToItWhateverItCallsThen) {

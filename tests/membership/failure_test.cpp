@@ -23,6 +23,14 @@ TEST(Failure, AKilledMemberIsNamedByEverySurvivorAtOnce) {
   EXPECT_LT(Clock::now() - start, 1s);
 }
 
+TEST(Failure, OnceTrainingHasBegunTheIterationIsNamedAndHowToGoOn) {
+  Members members = joined_members(3);
+  for (auto& member : members) member->net().call([&] { member->group().set_begun(5); });
+  auto pending = members[0]->net().start(members[0]->group().barrier("never"));
+  members[2]->vanish();
+  EXPECT_NAMES(error_of([&] { pending.get(); }), " (in iteration 5); to go on, start all members again");
+}
+
 TEST(Failure, AFrozenMemberIsNamedByEverySurvivorWithinTheTimeout) {
   Members members;
   for (Rank rank = 0; rank < 3; ++rank) {
@@ -101,12 +109,13 @@ TEST(Failure, AnAbortReachesEverybodyWithItsSentence) {
   Members members = joined_members(4);
   auto pending = members[0]->net().start(members[0]->group().barrier("never"));
   auto own = members[2]->net().start(members[2]->group().barrier("never"));
-  members[2]->net().run(members[2]->group().abort("the loss is not finite at iteration 7"));
+  members[2]->net().call([&] { members[2]->group().set_begun(7); });
+  members[2]->net().run(members[2]->group().abort("the loss is not finite"));
   for (Rank survivor : {0u, 1u, 3u}) {
     const Error error = members[survivor]->failure();
     EXPECT_EQ(error.code(), ErrorCode::peer_lost);
     EXPECT_NAMES(error, "member 2 (c0m2, 127.0.0.1:");
-    EXPECT_NAMES(error, "stopped: the loss is not finite at iteration 7");
+    EXPECT_NAMES(error, "stopped: the loss is not finite (in iteration 7)");
   }
   EXPECT_EQ(error_of([&] { pending.get(); }).code(), ErrorCode::peer_lost);
   EXPECT_EQ(error_of([&] { own.get(); }).code(), ErrorCode::cancelled);

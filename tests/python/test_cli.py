@@ -26,8 +26,6 @@ def test_help_of_the_lab_needs_neither_torch_nor_the_core() -> None:
     code = """
 import sys
 from stellatrain.cli import main
-from stellatrain.lab import Lab
-from stellatrain.lab.command import who_starts
 try:
     main(["lab", "--help"])
 except SystemExit as end:
@@ -118,7 +116,7 @@ def test_a_log_dir_that_cannot_be_one_is_named_before_anything_is_built(
         (64, 64, "4096 members start: c0m0, c0m1, c0m2, c0m3, c0m4, c0m5, c0m6, ..., c63m63"),
     ],
 )
-def testwho_starts_in_a_lab_is_one_line(clusters: int, members: int | tuple[int, ...], line: str) -> None:
+def test_who_starts_in_a_lab_is_one_line(clusters: int, members: int | tuple[int, ...], line: str) -> None:
     assert who_starts(Lab(clusters, members)) == line
 
 

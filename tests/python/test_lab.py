@@ -201,7 +201,7 @@ def test_a_run_out_of_time_reports_124_and_whom_it_ends(lab: Lab, caplog: pytest
 def test_the_members_that_a_failure_ends_are_named(
     lab: Lab, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("stellatrain.lab.run._KILL_SECONDS", 0.5)
+    monkeypatch.setattr("stellatrain.lab.run._KILL_SECONDS", 2)
     stubborn = "trap '' TERM; exec sleep 60"
     script = f"case $RANK in 0) exec sleep 60;; 1) {stubborn};; 2) sleep 0.5; exit 7;; esac"
     assert lab.run(["sh", "-c", script], grace=0.2) == 7

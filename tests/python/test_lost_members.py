@@ -130,7 +130,7 @@ def test_a_lost_member_is_named_by_every_survivor(four: Members, number: int, lo
         kind, sentence, at = four.next_report(rank, NAMED_WITHIN)
         assert kind == "Error"
         assert f"member {lost} (office-{lost}" in sentence
-        assert re.search(r"\(in iteration [1-9]\d*; to go on, start all members again and load", sentence)
+        assert re.search(r"\(in iteration [1-9]\d*\); to go on, start all members again and load", sentence)
         assert at - begin < (NAMED_WITHIN if number == signal.SIGSTOP else 2)
 
 

@@ -12,9 +12,9 @@ _LONGEST = 1e6  # seconds: some 11 days; the kernel waits for 24 at most
 def check_times(grace: float, timeout: float | None) -> None:
     """Raises LabError for seconds that nobody can wait."""
     if not 0 <= grace <= _LONGEST:
-        raise LabError(f"--grace is {grace:g}; it must be 0 to {_LONGEST:g} seconds.")
+        raise LabError(f"--grace is {grace:.15g}; it must be 0 to {_LONGEST:g} seconds.")
     if timeout is not None and not 0 < timeout <= _LONGEST:
-        raise LabError(f"--timeout is {timeout:g}; it must be above 0 and at most {_LONGEST:g} seconds.")
+        raise LabError(f"--timeout is {timeout:.15g}; it must be above 0 and at most {_LONGEST:g} seconds.")
 
 
 def check_threads(threads: int | None) -> None:
