@@ -14,15 +14,15 @@ void sparse_adam_step(benchmark::State& state) {
   std::vector<std::vector<BlockId>> lists;
   for (std::uint64_t seed = 0; seed < kLists; ++seed) lists.push_back(some_blocks(density, seed));
   const auto gradient = normal(kNumel);
-  const std::vector<float> ones(kBlocks, 1.0f);
+  const std::vector<float> bias1(160, 0.5f), root_of_bias2(17'000, 0.5f);
+  AlignedArray<std::uint32_t> steps(kBuckets * kBlocks);
   AlignedArray<float> weights(kBuckets * kNumel), exp_avg(kBuckets * kNumel), exp_avg_sq(kBuckets * kNumel);
   const AdamStep step{1, 0, 0.9f, 0.1f, 0.999f, 0.001f, 1e-8f, false};
   std::size_t call = 0;
   for (auto _ : state) {
     const auto& blocks = lists[call % kLists];
     const std::size_t at = call++ % kBuckets * kNumel;
-    sparse_adam(blocks, gradient.data(), step,
-                {std::span(ones).first(blocks.size()), std::span(ones).first(blocks.size())},
+    sparse_adam(blocks, gradient.data(), step, {steps.data() + at / kBlock, bias1, root_of_bias2, 1e-3f},
                 {weights.data() + at, exp_avg.data() + at, exp_avg_sq.data() + at, nullptr});
     benchmark::ClobberMemory();
   }

@@ -14,15 +14,15 @@ void sparse_sgd_momentum_step(benchmark::State& state) {
   std::vector<std::vector<BlockId>> lists;
   for (std::uint64_t seed = 0; seed < kLists; ++seed) lists.push_back(some_blocks(density, seed));
   const auto gradient = normal(kNumel);
-  const std::vector<float> take(kBlocks, 1.0f);
+  AlignedArray<std::uint32_t> steps(kBuckets * kBlocks);
   AlignedArray<float> weights(kBuckets * kNumel), momentum_buffer(kBuckets * kNumel);
   const SgdStep step{0.1f, 0.9f, 1e-4f, true, false};
   std::size_t call = 0;
   for (auto _ : state) {
     const auto& blocks = lists[call % kLists];
     const std::size_t at = call++ % kBuckets * kNumel;
-    sparse_sgd(blocks, gradient.data(), step, std::span(take).first(blocks.size()), weights.data() + at,
-               momentum_buffer.data() + at);
+    const BlockMomentum momentum{momentum_buffer.data() + at, steps.data() + at / kBlock, 1.0f};
+    sparse_sgd(blocks, gradient.data(), step, weights.data() + at, &momentum);
     benchmark::ClobberMemory();
   }
   per(state, "block", density * kBlocks);

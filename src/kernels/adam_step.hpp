@@ -27,7 +27,7 @@ struct AdamArrays {
 //   m = m + (1 - beta1) * (g - m)                 (torch's lerp: g - beta1 * (g - m) where 1 - beta1 >= 0.5)
 //   v = beta2 * v + ((1 - beta2) * g) * g
 //   w -= (step_size * m) / (sqrt(v) / root_of_bias2 + eps)      amsgrad: the largest v so far in place of v
-// with step_size = lr / (1 - beta1^t) and root_of_bias2 = sqrt(1 - beta2^t) at step t.
+// with step_size = lr / (1 - beta1^t), a quotient in fp32, and root_of_bias2 = sqrt(1 - beta2^t) at step t.
 // Multiply and add round separately, division and square root are exact: same bits on every target.
 
 }  // namespace stella

@@ -1,9 +1,12 @@
 #include "kernels/sparse_adam.hpp"
 
+#include <algorithm>
 #include <cassert>
+#include <cstddef>
 
 #include "kernels/block.hpp"
 #include "kernels/prefetch.hpp"
+#include "kernels/step_count.hpp"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/sparse_adam.cpp"
@@ -20,17 +23,26 @@ template <bool amsgrad>
 void sparse_adam_blocks(std::span<const BlockId> blocks, const float* gradient, const AdamStep& step,
                         const BlockCorrections& corrections, const AdamArrays& arrays) {
   const hn::CappedTag<float, kBlock> d;
+  // Local, so that no store can change them.
+  std::uint32_t* const steps = corrections.steps;
+  const float* const bias1 = corrections.bias1.data();
+  const float* const root_of_bias2 = corrections.root_of_bias2.data();
+  const std::size_t last1 = corrections.bias1.size() - 1;
+  const std::size_t last2 = corrections.root_of_bias2.size() - 1;
+  const auto lr = hn::Set(d, corrections.lr);
   for (std::size_t k = 0; k < blocks.size(); ++k) {
+    prefetch_block(blocks, k, steps, 1);
     prefetch_block(blocks, k, arrays.weights);
     prefetch_block(blocks, k, arrays.exp_avg);
     prefetch_block(blocks, k, arrays.exp_avg_sq);
     if constexpr (amsgrad) prefetch_block(blocks, k, arrays.max_exp_avg_sq);
-    const auto step_size = hn::Set(d, corrections.step_size[k]);
-    const auto root_of_bias2 = hn::Set(d, corrections.root_of_bias2[k]);
+    const std::size_t before = count_step(steps[blocks[k]]);
+    const auto step_size = hn::Div(lr, hn::Set(d, bias1[std::min(before, last1)]));
+    const auto root = hn::Set(d, root_of_bias2[std::min(before, last2)]);
     const std::size_t at = std::size_t{blocks[k]} * kBlock;
     for (std::size_t i = 0; i < kBlock; i += hn::Lanes(d)) {
       const auto g = hn::LoadU(d, gradient + k * kBlock + i);
-      adam_update<amsgrad>(d, g, step, step_size, root_of_bias2, arrays, at + i);
+      adam_update<amsgrad>(d, g, step, step_size, root, arrays, at + i);
     }
   }
 }
@@ -51,7 +63,7 @@ HWY_EXPORT(sparse_adam);
 
 void sparse_adam(std::span<const BlockId> blocks, const float* gradient, const AdamStep& step,
                  const BlockCorrections& corrections, const AdamArrays& arrays) {
-  assert(corrections.step_size.size() == blocks.size() && corrections.root_of_bias2.size() == blocks.size());
+  assert(!corrections.bias1.empty() && !corrections.root_of_bias2.empty());
   HWY_DYNAMIC_DISPATCH(sparse_adam)(blocks, gradient, step, corrections, arrays);
 }
 

@@ -1,9 +1,10 @@
 #include "kernels/sparse_sgd.hpp"
 
-#include <cassert>
+#include <cstddef>
 
 #include "kernels/block.hpp"
 #include "kernels/prefetch.hpp"
+#include "kernels/step_count.hpp"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/sparse_sgd.cpp"
@@ -18,26 +19,34 @@ namespace hn = hwy::HWY_NAMESPACE;
 
 template <bool has_momentum>
 void sparse_sgd_blocks(std::span<const BlockId> blocks, const float* gradient, const SgdStep& step,
-                       std::span<const float> take, float* weights, float* momentum_buffer) {
+                       float* weights, const BlockMomentum& momentum) {
   const hn::CappedTag<float, kBlock> d;
+  const BlockMomentum own = momentum;  // local, so that no store can change it
   for (std::size_t k = 0; k < blocks.size(); ++k) {
     prefetch_block(blocks, k, weights);
-    if constexpr (has_momentum) prefetch_block(blocks, k, momentum_buffer);
-    const auto taken = hn::Set(d, has_momentum ? take[k] : 0.0f);
+    float take = 0;
+    if constexpr (has_momentum) {
+      prefetch_block(blocks, k, own.buffer);
+      prefetch_block(blocks, k, own.steps, 1);
+      take = count_step(own.steps[blocks[k]]) == 0 ? 1.0f : own.later_take;
+    }
+    const auto taken = hn::Set(d, take);
     const std::size_t block = std::size_t{blocks[k]} * kBlock;
     for (std::size_t i = 0; i < kBlock; i += hn::Lanes(d)) {
       const std::size_t at = block + i;
       const auto g = hn::LoadU(d, gradient + k * kBlock + i);
-      float* momentum = has_momentum ? momentum_buffer + at : nullptr;
-      sgd_update<has_momentum>(d, g, step, taken, weights + at, momentum);
+      sgd_update<has_momentum>(d, g, step, taken, weights + at, has_momentum ? own.buffer + at : nullptr);
     }
   }
 }
 
-void sparse_sgd(std::span<const BlockId> blocks, const float* gradient, const SgdStep& step,
-                std::span<const float> take, float* weights, float* momentum_buffer) {
-  const auto run = momentum_buffer != nullptr ? sparse_sgd_blocks<true> : sparse_sgd_blocks<false>;
-  run(blocks, gradient, step, take, weights, momentum_buffer);
+void sparse_sgd(std::span<const BlockId> blocks, const float* gradient, const SgdStep& step, float* weights,
+                const BlockMomentum* momentum) {
+  if (momentum != nullptr) {
+    sparse_sgd_blocks<true>(blocks, gradient, step, weights, *momentum);
+  } else {
+    sparse_sgd_blocks<false>(blocks, gradient, step, weights, {});
+  }
 }
 
 }  // namespace stella::HWY_NAMESPACE
@@ -48,10 +57,9 @@ namespace stella {
 
 HWY_EXPORT(sparse_sgd);
 
-void sparse_sgd(std::span<const BlockId> blocks, const float* gradient, const SgdStep& step,
-                std::span<const float> take, float* weights, float* momentum_buffer) {
-  assert(momentum_buffer == nullptr || take.size() == blocks.size());
-  HWY_DYNAMIC_DISPATCH(sparse_sgd)(blocks, gradient, step, take, weights, momentum_buffer);
+void sparse_sgd(std::span<const BlockId> blocks, const float* gradient, const SgdStep& step, float* weights,
+                const BlockMomentum* momentum) {
+  HWY_DYNAMIC_DISPATCH(sparse_sgd)(blocks, gradient, step, weights, momentum);
 }
 
 }  // namespace stella

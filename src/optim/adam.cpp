@@ -4,8 +4,8 @@
 
 #include "kernels/block.hpp"
 #include "kernels/dense_adam.hpp"
-#include "kernels/prefetch.hpp"
 #include "kernels/sparse_adam.hpp"
+#include "kernels/step_count.hpp"
 #include "optim/settings.hpp"
 #include "stella/error.hpp"
 
@@ -43,37 +43,6 @@ bool SparseAdam::allocate(std::string_view name) {
   return name == "exp_avg" || name == "exp_avg_sq" || name == kLargest;
 }
 
-void SparseAdam::forget_corrections(const GroupSettings& settings) {
-  if (settings.beta1 != corrections_.beta1() || settings.beta2 != corrections_.beta2()) {
-    corrections_ = BiasCorrections(settings.beta1, settings.beta2);
-    known_ = {};
-  }
-  if (settings.lr != known_lr_) {
-    known_lr_ = settings.lr;
-    known_ = {};
-  }
-}
-
-void SparseAdam::count_and_correct(const SparseGradient& gradient, const GroupSettings& settings) {
-  const std::span<const BlockId> blocks = gradient.blocks;
-  step_size_.resize(blocks.size());
-  root_of_bias2_.resize(blocks.size());
-  // Local, so that no store can change them: this loop costs as much as a few cache lines do.
-  float* step_size = step_size_.data();
-  float* root_of_bias2 = root_of_bias2_.data();
-  Correction* known = known_.data();
-  for (std::size_t k = 0; k < blocks.size(); ++k) {
-    prefetch_block(blocks, k, steps().data(), 1);
-    const std::uint32_t t = count(blocks[k]);
-    Correction& own = known[t % std::tuple_size_v<decltype(known_)>];
-    if (own.t != t) {
-      own = {t, static_cast<float>(settings.lr / corrections_.bias1(t)), corrections_.root_of_bias2(t)};
-    }
-    step_size[k] = own.step_size;
-    root_of_bias2[k] = own.root_of_bias2;
-  }
-}
-
 void SparseAdam::step(const SparseGradient& gradient, const GroupSettings& settings,
                       std::span<float> weights) {
   if (!takes(settings.kind)) {
@@ -89,18 +58,34 @@ void SparseAdam::step(const SparseGradient& gradient, const GroupSettings& setti
                           .exp_avg = exp_avg_.data(),
                           .exp_avg_sq = exp_avg_sq_.data(),
                           .max_exp_avg_sq = settings.amsgrad ? max_exp_avg_sq_.data() : nullptr};
-  forget_corrections(settings);
+  if (settings.beta1 != corrections_.beta1() || settings.beta2 != corrections_.beta2())
+    corrections_ = BiasCorrections(settings.beta1, settings.beta2);
+  const auto lr = static_cast<float>(settings.lr);
+  const bool in_tables = corrections_.reach(most_after_a_step());
   const bool everything = gradient.blocks.size() == total_blocks();
   if (const auto t = everything ? count_all() : std::nullopt) {  // the same bits, in less time
+    const auto [bias1, root_of_bias2] = corrections_.at(*t);
     dense_adam(gradient.values.span(), shared,
-               {.step_size = static_cast<float>(settings.lr / corrections_.bias1(*t)),
-                .root_of_bias2 = corrections_.root_of_bias2(*t),
-                .gradient_scale = 1},
-               arrays, nullptr);
-    return;
+               {.step_size = lr / bias1, .root_of_bias2 = root_of_bias2, .gradient_scale = 1}, arrays,
+               nullptr);
+  } else if (in_tables) {
+    sparse_adam(gradient.blocks, gradient.values.data(), shared,
+                {counts(), corrections_.bias1(), corrections_.root_of_bias2(), lr}, arrays);
+  } else {
+    step_one_by_one(gradient, shared, lr, arrays);
   }
-  count_and_correct(gradient, settings);
-  sparse_adam(gradient.blocks, gradient.values.data(), shared, {step_size_, root_of_bias2_}, arrays);
+}
+
+// A beta so close to 1 that no table is long enough, after more than a million steps.
+void SparseAdam::step_one_by_one(const SparseGradient& gradient, const AdamStep& shared, float lr,
+                                 const AdamArrays& arrays) {
+  for (std::size_t k = 0; k < gradient.blocks.size(); ++k) {
+    std::uint32_t t = counts()[gradient.blocks[k]];
+    count_step(t);
+    const auto own = corrections_.at(t);
+    sparse_adam(std::span(gradient.blocks).subspan(k, 1), gradient.values.data() + k * kBlock, shared,
+                {counts(), {&own.bias1, 1}, {&own.root_of_bias2, 1}, lr}, arrays);
+  }
 }
 
 std::vector<StateTensor> SparseAdam::state() {

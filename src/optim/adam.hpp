@@ -1,8 +1,7 @@
 // torch.optim.Adam and AdamW on sparse gradients: coupled or decoupled weight decay, amsgrad.
 #pragma once
 
-#include <array>
-
+#include "kernels/adam_step.hpp"
 #include "optim/bias_corrections.hpp"
 #include "optim/optimizer.hpp"
 
@@ -17,23 +16,13 @@ class SparseAdam : public SparseOptimizer {
   bool allocate(std::string_view name) override;
 
  private:
-  // What a block at step t needs beside what all share.
-  struct Correction {
-    std::uint32_t t = 0;
-    float step_size = 0;
-    float root_of_bias2 = 0;
-  };
-  void forget_corrections(const GroupSettings& settings);
-  void count_and_correct(const SparseGradient& gradient, const GroupSettings& settings);
+  void step_one_by_one(const SparseGradient& gradient, const AdamStep& shared, float lr,
+                       const AdamArrays& arrays);
 
   AlignedArray<float> exp_avg_;
   AlignedArray<float> exp_avg_sq_;
   AlignedArray<float> max_exp_avg_sq_;  // empty until amsgrad is on
   BiasCorrections corrections_;
-  std::array<Correction, 256> known_;  // by t modulo their number; t = 0: none yet
-  double known_lr_ = 0;                // that they are for
-  std::vector<float> step_size_;       // scratch, one per block of the gradient
-  std::vector<float> root_of_bias2_;   // scratch, one per block of the gradient
 };
 
 }  // namespace stella

@@ -8,7 +8,7 @@ namespace stella {
 namespace {
 
 // beta^t where the tables end: products too, but few.
-double power(double beta, std::uint32_t t) {
+double power_of(double beta, std::uint32_t t) {
   double result = 1;
   for (; t != 0; t >>= 1, beta *= beta) {
     if ((t & 1) != 0) result *= beta;
@@ -16,29 +16,34 @@ double power(double beta, std::uint32_t t) {
   return result;
 }
 
-// How far a table goes for t.
-std::size_t wanted(std::uint32_t t) { return std::min<std::size_t>(t, BiasCorrections::kLongestTable); }
+double itself(double bias) { return bias; }
+double root(double bias) { return std::sqrt(bias); }
 
 }  // namespace
 
-double BiasCorrections::bias1(std::uint32_t t) {
+bool BiasCorrections::reach(Table& own, std::uint32_t t, Correct correct) {
   assert(t >= 1);
-  while (bias1_.size() < wanted(t) && (bias1_.empty() || bias1_.back() != 1)) {
-    power1_ *= beta1_;
-    bias1_.push_back(1 - power1_);
+  std::vector<float>& table = own.table;
+  const auto ends = [&] { return !table.empty() && table.back() == 1; };
+  while (table.size() < std::min<std::size_t>(t, kLongestTable) && !ends()) {
+    own.power *= own.value;
+    table.push_back(static_cast<float>(correct(1 - own.power)));
   }
-  if (t <= bias1_.size()) return bias1_[t - 1];
-  return bias1_.back() == 1 ? 1 : 1 - power(beta1_, t);
+  return t <= table.size() || ends();
 }
 
-float BiasCorrections::root_of_bias2(std::uint32_t t) {
-  assert(t >= 1);
-  while (root_of_bias2_.size() < wanted(t) && (root_of_bias2_.empty() || root_of_bias2_.back() != 1)) {
-    power2_ *= beta2_;
-    root_of_bias2_.push_back(static_cast<float>(std::sqrt(1 - power2_)));
-  }
-  if (t <= root_of_bias2_.size()) return root_of_bias2_[t - 1];
-  return root_of_bias2_.back() == 1 ? 1 : static_cast<float>(std::sqrt(1 - power(beta2_, t)));
+float BiasCorrections::at(Table& own, std::uint32_t t, Correct correct) {
+  if (reach(own, t, correct)) return own.table[std::min<std::size_t>(t, own.table.size()) - 1];
+  return static_cast<float>(correct(1 - power_of(own.value, t)));
+}
+
+bool BiasCorrections::reach(std::uint32_t t) {
+  const bool first = reach(beta1_, t, itself);
+  return reach(beta2_, t, root) && first;
+}
+
+BiasCorrections::Pair BiasCorrections::at(std::uint32_t t) {
+  return {.bias1 = at(beta1_, t, itself), .root_of_bias2 = at(beta2_, t, root)};
 }
 
 }  // namespace stella

@@ -3,13 +3,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 namespace stella {
 
 // Powers of the betas by repeated double multiplication, never pow, whose last bits differ between C
 // libraries. Kept in tables that grow with the steps asked for, and stop where the correction is 1 from then
-// on: after about 350 steps for beta 0.9, 17,000 for beta 0.999. A step can come from a file, and a beta so
+// on: after about 160 steps for beta 0.9, 17,000 for beta 0.999. A step can come from a file, and a beta so
 // close to 1 that this takes for ever from a script: no table is longer than kLongestTable, and later powers
 // are by squaring.
 class BiasCorrections {
@@ -18,24 +19,36 @@ class BiasCorrections {
 
   BiasCorrections(double beta1, double beta2) : beta1_(beta1), beta2_(beta2) {}
 
-  double beta1() const { return beta1_; }
-  double beta2() const { return beta2_; }
+  double beta1() const { return beta1_.value; }
+  double beta2() const { return beta2_.value; }
 
-  // 1 - beta1^t, for t >= 1.
-  double bias1(std::uint32_t t);
-  // sqrt(1 - beta2^t) in fp32, for t >= 1.
-  float root_of_bias2(std::uint32_t t);
+  // Makes the tables hold for steps 1 to t: entry t - 1, or the last one where a table is shorter, because it
+  // is 1. Returns false if one would have to be longer than kLongestTable for that: then only at() has them.
+  bool reach(std::uint32_t t);
+  std::span<const float> bias1() const { return beta1_.table; }          // [t - 1] 1 - beta1^t
+  std::span<const float> root_of_bias2() const { return beta2_.table; }  // [t - 1] sqrt(1 - beta2^t)
 
-  // Entries in both tables.
-  std::size_t size() const { return bias1_.size() + root_of_bias2_.size(); }
+  struct Pair {
+    float bias1;
+    float root_of_bias2;
+  };
+  // Of any t >= 1.
+  Pair at(std::uint32_t t);
 
  private:
-  double beta1_;
-  double beta2_;
-  double power1_ = 1;                 // beta1 ^ bias1_.size()
-  double power2_ = 1;                 // beta2 ^ root_of_bias2_.size()
-  std::vector<double> bias1_;         // [t - 1]
-  std::vector<float> root_of_bias2_;  // [t - 1]
+  struct Table {
+    explicit Table(double beta) : value(beta) {}
+    double value;      // the beta
+    double power = 1;  // value ^ table.size()
+    std::vector<float> table;
+  };
+  // The correction whose table it is, of 1 - beta^t.
+  using Correct = double (*)(double);
+  static bool reach(Table& own, std::uint32_t t, Correct correct);
+  static float at(Table& own, std::uint32_t t, Correct correct);
+
+  Table beta1_;
+  Table beta2_;
 };
 
 }  // namespace stella

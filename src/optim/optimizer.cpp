@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kernels/step_count.hpp"
 #include "optim/adam.hpp"
 #include "optim/settings.hpp"
 #include "optim/sgd.hpp"
@@ -14,9 +15,17 @@ std::optional<std::uint32_t> SparseOptimizer::count_all() {
   std::uint32_t differing = 0;
   for (const std::uint32_t own : counts) differing |= own ^ counts[0];
   if (differing != 0) return std::nullopt;
-  const std::uint32_t t = count(0);
-  std::ranges::fill(counts, t);
-  return t;
+  count_step(counts[0]);
+  std::ranges::fill(counts.subspan(1), counts[0]);
+  return counts[0];
+}
+
+std::uint32_t SparseOptimizer::most_after_a_step() {
+  const std::span<const std::uint32_t> counts = steps_.span();
+  if (!most_is_known_) most_ = counts.empty() ? 0 : std::ranges::max(counts);
+  most_is_known_ = true;
+  count_step(most_);
+  return most_;
 }
 
 std::unique_ptr<SparseOptimizer> make_optimizer(const GroupSettings& settings, std::size_t total_blocks) {

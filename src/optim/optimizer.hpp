@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -55,24 +54,28 @@ class SparseOptimizer {
   // Returns false if this optimizer has none of that name under any settings.
   virtual bool allocate(std::string_view name) = 0;
 
-  // For each block the steps in its state, live: Adam counts every step, SGD those with momentum. It belongs
-  // to the state: save and restore both. A count that has come to 2^32 - 1 stays there.
-  std::span<std::uint32_t> steps() { return steps_; }
+  // For each block the steps in its state: Adam counts every step, SGD those with momentum. It belongs to the
+  // state: save and restore both. To be written until the next step. A count that has come to 2^32 - 1 stays
+  // there.
+  std::span<std::uint32_t> steps() {
+    most_is_known_ = false;
+    return steps_;
+  }
 
  protected:
   std::size_t total_blocks() const { return steps_.size(); }
-  // One more step of that block; returns its count.
-  std::uint32_t count(BlockId block) {
-    std::uint32_t& steps = steps_[block];
-    if (steps != std::numeric_limits<std::uint32_t>::max()) ++steps;
-    return steps;
-  }
+  // For the kernels, which count.
+  std::uint32_t* counts() { return steps_.data(); }
   // One more step of every block; returns their count. Where they have not made equally many, nothing, and
   // nothing is counted.
   std::optional<std::uint32_t> count_all();
+  // No block's count is more than that after one more step, which is assumed to be made.
+  std::uint32_t most_after_a_step();
 
  private:
   AlignedArray<std::uint32_t> steps_;
+  std::uint32_t most_ = 0;  // no count is more, if that is known
+  bool most_is_known_ = true;
 };
 
 // The optimizer of settings.kind, with the state that `settings` need. Throws Error(invalid_argument) if they

@@ -4,7 +4,6 @@
 
 #include "kernels/block.hpp"
 #include "kernels/dense_sgd.hpp"
-#include "kernels/prefetch.hpp"
 #include "kernels/sparse_sgd.hpp"
 #include "optim/settings.hpp"
 #include "stella/error.hpp"
@@ -45,23 +44,18 @@ void SparseSgd::step(const SparseGradient& gradient, const GroupSettings& settin
                      .weight_decay = static_cast<float>(settings.weight_decay),
                      .nesterov = settings.nesterov,
                      .maximize = settings.maximize};
-  float* momentum_buffer = with_momentum ? momentum_buffer_.data() : nullptr;
-  const auto take = [later = static_cast<float>(1 - settings.dampening)](std::uint32_t t) {
-    return t == 1 ? 1.0f : later;
-  };
+  const BlockMomentum momentum{momentum_buffer_.data(), counts(), static_cast<float>(1 - settings.dampening)};
   const bool everything = gradient.blocks.size() == total_blocks();
   const auto t = everything && with_momentum ? count_all() : std::nullopt;
   if (everything && (t || !with_momentum)) {  // the same bits, in less time
-    dense_sgd(gradient.values.span(), step, {.gradient_scale = 1, .take = take(t.value_or(1))},
-              {.weights = weights.data(), .momentum_buffer = momentum_buffer}, nullptr);
-    return;
+    dense_sgd(gradient.values.span(), step,
+              {.gradient_scale = 1, .take = t.value_or(1) == 1 ? 1.0f : momentum.later_take},
+              {.weights = weights.data(), .momentum_buffer = with_momentum ? momentum.buffer : nullptr},
+              nullptr);
+  } else {
+    sparse_sgd(gradient.blocks, gradient.values.data(), step, weights.data(),
+               with_momentum ? &momentum : nullptr);
   }
-  take_.resize(with_momentum ? gradient.blocks.size() : 0);
-  for (std::size_t k = 0; k < take_.size(); ++k) {
-    prefetch_block(gradient.blocks, k, steps().data(), 1);
-    take_[k] = take(count(gradient.blocks[k]));
-  }
-  sparse_sgd(gradient.blocks, gradient.values.data(), step, take_, weights.data(), momentum_buffer);
 }
 
 std::vector<StateTensor> SparseSgd::state() {

@@ -15,7 +15,6 @@ class SparseSgd : public SparseOptimizer {
 
  private:
   AlignedArray<float> momentum_buffer_;  // empty until momentum is not 0
-  std::vector<float> take_;  // scratch: how much of its gradient each block takes into its momentum
 };
 
 }  // namespace stella

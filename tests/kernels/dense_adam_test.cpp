@@ -71,9 +71,11 @@ void reference(std::span<const float> gradient, const AdamStep& step, const Dens
   }
   std::vector<BlockId> all(blocks);
   std::iota(all.begin(), all.end(), BlockId{0});
-  const std::vector<float> step_size(blocks, corrections.step_size);
-  const std::vector<float> root(blocks, corrections.root_of_bias2);
-  sparse_adam(all, scaled.data(), step, {step_size, root}, padded.pointers(amsgrad));
+  std::vector<std::uint32_t> steps(blocks);
+  const float one = 1;
+  sparse_adam(all, scaled.data(), step,
+              {steps.data(), {&one, 1}, {&corrections.root_of_bias2, 1}, corrections.step_size},
+              padded.pointers(amsgrad));
   for (const auto array :
        {&Arrays::weights, &Arrays::exp_avg, &Arrays::exp_avg_sq, &Arrays::max_exp_avg_sq}) {
     std::copy_n((padded.*array).begin(), gradient.size(), (arrays.*array).data() + at);

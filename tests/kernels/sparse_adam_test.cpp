@@ -34,10 +34,27 @@ void reference(std::span<const BlockId> blocks, const float* gradient, const Ada
     if (arrays.max_exp_avg_sq != nullptr) {
       second = arrays.max_exp_avg_sq[at] = std::max(arrays.max_exp_avg_sq[at], v);
     }
-    const float root = std::sqrt(second) / corrections.root_of_bias2[i / kBlock];
-    const float numerator = corrections.step_size[i / kBlock] * m;
+    const std::size_t before = corrections.steps[blocks[i / kBlock]];
+    const std::size_t entry1 = std::min(before, corrections.bias1.size() - 1);
+    const std::size_t entry2 = std::min(before, corrections.root_of_bias2.size() - 1);
+    const float root = std::sqrt(second) / corrections.root_of_bias2[entry2];
+    const float step_size = corrections.lr / corrections.bias1[entry1];
+    const float numerator = step_size * m;
     weight = w - numerator / (root + step.eps);
   }
+  for (const BlockId block : blocks) {
+    if (corrections.steps[block] != 0xffffffff) ++corrections.steps[block];
+  }
+}
+
+// Few, so that tables end below some of them; some that can grow no more.
+std::vector<std::uint32_t> some_counts(Random& random, std::size_t blocks) {
+  std::vector<std::uint32_t> steps(blocks);
+  for (std::uint32_t& own : steps) {
+    own = static_cast<std::uint32_t>(random() % 10);
+    if (own == 9) own = 0xffffffff - static_cast<std::uint32_t>(random() % 2);
+  }
+  return steps;
 }
 
 struct Arrays {
@@ -57,17 +74,22 @@ void expect_reference(const AdamStep& step, bool amsgrad, std::size_t total, dou
   Random random(seed());
   const auto blocks = some_blocks(random, total, density);
   const auto gradient = normal(random, blocks.size() * kBlock);
-  const auto step_size = positive(random, blocks.size());
-  const auto root_of_bias2 = positive(random, blocks.size());
-  const BlockCorrections corrections{step_size, root_of_bias2};
+  const auto bias1 = positive(random, 4);
+  const auto root_of_bias2 = positive(random, 7);
+  const auto steps = some_counts(random, total);
   const std::size_t size = total * kBlock;
   const Arrays before{normal(random, size), normal(random, size), positive(random, size),
                       positive(random, size)};
   Arrays expected = before;
-  reference(blocks, gradient.data(), step, corrections, expected.pointers(amsgrad));
+  auto expected_steps = steps;
+  reference(blocks, gradient.data(), step, {expected_steps.data(), bias1, root_of_bias2, 0.01f},
+            expected.pointers(amsgrad));
   on_every_target([&] {
     Arrays own = before;
-    sparse_adam(blocks, gradient.data(), step, corrections, own.pointers(amsgrad));
+    auto own_steps = steps;
+    sparse_adam(blocks, gradient.data(), step, {own_steps.data(), bias1, root_of_bias2, 0.01f},
+                own.pointers(amsgrad));
+    EXPECT_EQ(own_steps, expected_steps);
     EXPECT_TRUE(same_bits(own.weights, expected.weights));
     EXPECT_TRUE(same_bits(own.exp_avg, expected.exp_avg));
     EXPECT_TRUE(same_bits(own.exp_avg_sq, expected.exp_avg_sq));

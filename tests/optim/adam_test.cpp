@@ -55,7 +55,7 @@ TEST(Adam, ChangedBetasAreFollowed) {
   EXPECT_NEAR(weights[0], -0.125 - second, 1e-6);
 }
 
-// Corrections are remembered by their step, for the settings of the moment.
+// Tables of corrections are those of the settings of the moment.
 TEST(Adam, EveryBlockIsCorrectedByTheSettingsOfItsOwnSteps) {
   const GroupSettings first{.kind = OptimizerKind::adam, .lr = 0.125};
   GroupSettings other_lr = first, other_betas = first;
@@ -76,21 +76,27 @@ TEST(Adam, EveryBlockIsCorrectedByTheSettingsOfItsOwnSteps) {
   }
 }
 
-TEST(Adam, StepsThatShareAPlaceAmongTheRememberedAreToldApart) {
-  const GroupSettings settings{.kind = OptimizerKind::adam, .lr = 0.125};
-  SparseAdam both(settings, 3), alone(settings, 3);
-  std::vector<float> weights(3 * kBlock), expected(3 * kBlock);
-  for (int t = 1; t <= 256; ++t) {
-    both.step(sparse({0}, ones()), settings, weights);
-    alone.step(sparse({0}, ones()), settings, expected);
-  }
-  std::vector<float> two = ones();
+// Where no table of corrections is long enough. One block alone is all of its bucket: that step is a dense
+// one.
+TEST(Adam, BlocksFarBehindAMillionStepsAreCorrectedToo) {
+  const GroupSettings settings{
+      .kind = OptimizerKind::adam, .lr = 0.125, .beta1 = 1 - 1e-9, .beta2 = 1 - 1e-8};
+  const std::uint32_t late = (1u << 20) + 5, early = 3;
+  std::vector<float> two = ones(), both_weights(3 * kBlock);
   two.resize(2 * kBlock, 1.0f);
-  both.step(sparse({0, 1}, two), settings, weights);  // steps 257 and 1
-  alone.step(sparse({0}, ones()), settings, expected);
-  SparseAdam fresh(settings, 3);
-  fresh.step(sparse({1}, ones()), settings, expected);
-  EXPECT_EQ(weights, expected);
+  SparseAdam both(settings, 3);
+  both.steps()[0] = late;
+  both.steps()[2] = early;
+  both.step(sparse({0, 2}, two), settings, both_weights);
+  std::vector<float> expected(3 * kBlock);
+  for (const auto& [steps, block] : {std::pair{late, 0u}, std::pair{early, 2u}}) {
+    SparseAdam alone(settings, 1);
+    alone.steps()[0] = steps;
+    alone.step(sparse({0}, ones()), settings, std::span(expected).subspan(block * kBlock, kBlock));
+  }
+  EXPECT_EQ(both_weights, expected);
+  EXPECT_NE(expected[0], expected[2 * kBlock]);
+  EXPECT_EQ(both.steps()[0], late + 1);
 }
 
 TEST(Adam, AmsgradSwitchedOnLaterGetsItsArrayThen) {
