@@ -12,6 +12,7 @@
 #include "compress/steps.hpp"
 #include "kernels/bf16.hpp"
 #include "kernels/finite.hpp"
+#include "kernels/prefetch.hpp"
 #include "kernels/quantize.hpp"
 #include "stella/error.hpp"
 
@@ -66,27 +67,49 @@ void for_each_short(std::span<const BlockId> blocks, std::span<const ShortBlock>
   }
 }
 
-void take_blocks(std::span<const BlockId> blocks, std::size_t block, float* residual, float* sent) {
-  for (const BlockId id : blocks) {
-    float* values = residual + id * block;
-    for (std::size_t part = 0; part < block; part += kBlock, sent += kBlock) {  // a size known when compiled
-      std::copy_n(values + part, kBlock, sent);
-      std::fill_n(values + part, kBlock, 0.0f);
-    }
+[[noreturn]] void refuse_to_send(BlockId block) {
+  throw Error(ErrorCode::nonfinite, "block " + std::to_string(block) +
+                                        " of the gradient residual holds a NaN or an infinity and cannot be "
+                                        "sent; look for an overflow in the loss, or clip gradients");
+}
+
+// Calls each(blocks) with as many of them at a time as fill a Chunk.
+template <class Each>
+void for_each_chunk(std::span<const BlockId> blocks, std::size_t block, Each each) {
+  while (!blocks.empty()) {
+    const auto chunk = blocks.first(std::min(kChunk / block, blocks.size()));
+    each(chunk);
+    blocks = blocks.subspan(chunk.size());
   }
 }
 
-// Appends what `take` makes of each chunk of blocks.
-template <class T>
-void send(std::span<const BlockId> blocks, std::size_t block, std::span<float> residual, ByteWriter& writer,
-          void (*take)(std::span<const BlockId>, std::size_t, float*, T*)) {
-  Chunk<T> sent;
-  while (!blocks.empty()) {
-    const auto chunk = blocks.first(std::min(kChunk / block, blocks.size()));
-    take(chunk, block, residual.data(), sent.data());
-    writer.put_bytes(std::as_bytes(std::span(sent).first(chunk.size() * block)));
-    blocks = blocks.subspan(chunk.size());
+// Appends the values as they are, checked while they are in the first cache; only then they leave the
+// residual.
+void send_fp32(std::span<const BlockId> blocks, std::size_t block, float* residual, ByteWriter& writer) {
+  Chunk<float> sent;
+  for_each_chunk(blocks, block, [&](std::span<const BlockId> chunk) {
+    for (std::size_t k = 0; k < chunk.size(); ++k) {
+      prefetch_block(chunk, k, residual, block);
+      for (std::size_t part = 0; part < block; part += kBlock)  // a size known when compiled
+        std::copy_n(residual + chunk[k] * block + part, kBlock, sent.data() + k * block + part);
+    }
+    const auto values = std::span(sent).first(chunk.size() * block);
+    if (const std::size_t bad = find_nonfinite(values); bad != values.size())
+      refuse_to_send(chunk[bad / block]);
+    writer.put_bytes(std::as_bytes(values));
+  });
+  for (const BlockId id : blocks) {
+    for (std::size_t part = 0; part < block; part += kBlock)
+      std::fill_n(residual + id * block + part, kBlock, 0.0f);
   }
+}
+
+void send_bf16(std::span<const BlockId> blocks, std::size_t block, float* residual, ByteWriter& writer) {
+  Chunk<std::uint16_t> sent;
+  for_each_chunk(blocks, block, [&](std::span<const BlockId> chunk) {
+    take_blocks_bf16(chunk, block, residual, sent.data());
+    writer.put_bytes(std::as_bytes(std::span(sent).first(chunk.size() * block)));
+  });
 }
 
 // The step 2^(k/8) that each block's codes are best with. With 8 and 4 bits the largest value has the last
@@ -117,10 +140,7 @@ std::vector<float> magnitudes_of(std::span<const BlockId> blocks, const Coding& 
 
 void check_finite(std::span<const BlockId> blocks, std::size_t block, const float* residual) {
   const std::size_t k = find_nonfinite_block(blocks, block, residual);
-  if (k == blocks.size()) return;
-  throw Error(ErrorCode::nonfinite, "block " + std::to_string(blocks[k]) +
-                                        " of the gradient residual holds a NaN or an infinity and cannot be "
-                                        "sent; look for an overflow in the loss, or clip gradients");
+  if (k != blocks.size()) refuse_to_send(blocks[k]);
 }
 
 void send_codes(std::span<const BlockId> blocks, const Coding& coding, std::vector<float> magnitudes,
@@ -256,9 +276,12 @@ void encode_blocks(std::span<const BlockId> blocks, const Coding& coding, std::s
   assert(blocks.empty() || blocks.back() < total_blocks);
   const unsigned bits = code_bits(coding.values);
   auto magnitudes = bits != 0 ? magnitudes_of(blocks, coding, residual.data()) : std::vector<float>();
-  if (bits == 0 || find_nonfinite(magnitudes) != magnitudes.size())  // a mean may overflow all the same
-    check_finite(blocks, coding.block, residual.data());
+  const bool in_doubt = bits == 0
+                            ? coding.values == ValueCoding::bf16  // of fp32 they are looked at when sent
+                            : find_nonfinite(magnitudes) != magnitudes.size();  // a mean may overflow
+  if (in_doubt) check_finite(blocks, coding.block, residual.data());
 
+  const std::size_t before = out.size();
   out.reserve(out.size() + 24 + blocks.size() * (bytes_per_block(coding) + 3));
   ByteWriter writer(out);
   writer.put(kVersion);
@@ -271,9 +294,14 @@ void encode_blocks(std::span<const BlockId> blocks, const Coding& coding, std::s
   out[at_indices] = static_cast<std::byte>(encode_cheapest(blocks, total_blocks, out));
 
   if (coding.values == ValueCoding::fp32) {
-    send<float>(blocks, coding.block, residual, writer, take_blocks);
+    try {
+      send_fp32(blocks, coding.block, residual.data(), writer);
+    } catch (const Error&) {
+      out.resize(before);
+      throw;
+    }
   } else if (coding.values == ValueCoding::bf16) {
-    send<std::uint16_t>(blocks, coding.block, residual, writer, take_blocks_bf16);
+    send_bf16(blocks, coding.block, residual.data(), writer);
   } else {
     send_codes(blocks, coding, std::move(magnitudes), residual, out);
   }

@@ -16,7 +16,7 @@ namespace stella {
 template <class T>
 void prefetch_block(std::span<const BlockId> blocks, std::size_t k, const T* array,
                     std::size_t block = kBlock) {
-  constexpr std::size_t kAhead = 32;  // of three arrays: 6 KiB, which the smallest first cache holds
+  constexpr std::size_t kAhead = 32;  // of five arrays: 10 KiB, which a first cache holds
   if (k + kAhead >= blocks.size() || blocks[k + kAhead] == blocks[k] + kAhead)
     return;  // none, or a plain run
   hwy::Prefetch(array + std::size_t{blocks[k + kAhead]} * block);

@@ -19,7 +19,7 @@ struct BlockCorrections {
 };
 
 // Steps every listed block (kernels/adam_step.hpp) and counts that. Counts and corrections are read where the
-// block is: it waits for memory anyway, and a pass of their own took a third of the time.
+// block is: it waits for memory anyway, and a pass of their own took a fifth of the time.
 //   blocks    ascending ids, each inside the arrays
 //   gradient  [blocks.size() * kBlock], compact, in the order of `blocks`
 //   arrays    of [all blocks * kBlock]

@@ -58,8 +58,7 @@ void SparseAdam::step(const SparseGradient& gradient, const GroupSettings& setti
                           .exp_avg = exp_avg_.data(),
                           .exp_avg_sq = exp_avg_sq_.data(),
                           .max_exp_avg_sq = settings.amsgrad ? max_exp_avg_sq_.data() : nullptr};
-  if (settings.beta1 != corrections_.beta1() || settings.beta2 != corrections_.beta2())
-    corrections_ = BiasCorrections(settings.beta1, settings.beta2);
+  corrections_.set_betas(settings.beta1, settings.beta2);
   const auto lr = static_cast<float>(settings.lr);
   const bool in_tables = corrections_.reach(most_after_a_step());
   const bool everything = gradient.blocks.size() == total_blocks();
@@ -76,7 +75,7 @@ void SparseAdam::step(const SparseGradient& gradient, const GroupSettings& setti
   }
 }
 
-// A beta so close to 1 that no table is long enough, after more than a million steps.
+// After more than a million calls of step(), with a beta so close to 1 that no table is long enough.
 void SparseAdam::step_one_by_one(const SparseGradient& gradient, const AdamStep& shared, float lr,
                                  const AdamArrays& arrays) {
   for (std::size_t k = 0; k < gradient.blocks.size(); ++k) {

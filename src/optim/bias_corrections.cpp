@@ -37,6 +37,11 @@ float BiasCorrections::at(Table& own, std::uint32_t t, Correct correct) {
   return static_cast<float>(correct(1 - power_of(own.value, t)));
 }
 
+void BiasCorrections::set_betas(double beta1, double beta2) {
+  if (beta1 != beta1_.value) beta1_ = Table(beta1);
+  if (beta2 != beta2_.value) beta2_ = Table(beta2);
+}
+
 bool BiasCorrections::reach(std::uint32_t t) {
   const bool first = reach(beta1_, t, itself);
   return reach(beta2_, t, root) && first;

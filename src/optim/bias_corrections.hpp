@@ -19,8 +19,8 @@ class BiasCorrections {
 
   BiasCorrections(double beta1, double beta2) : beta1_(beta1), beta2_(beta2) {}
 
-  double beta1() const { return beta1_.value; }
-  double beta2() const { return beta2_.value; }
+  // Of other betas from now on; the table of one that stays is kept.
+  void set_betas(double beta1, double beta2);
 
   // Makes the tables hold for steps 1 to t: entry t - 1, or the last one where a table is shorter, because it
   // is 1. Returns false if one would have to be longer than kLongestTable for that: then only at() has them.

@@ -1,5 +1,6 @@
 #include "optim/adam.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -97,6 +98,46 @@ TEST(Adam, BlocksFarBehindAMillionStepsAreCorrectedToo) {
   EXPECT_EQ(both_weights, expected);
   EXPECT_NE(expected[0], expected[2 * kBlock]);
   EXPECT_EQ(both.steps()[0], late + 1);
+  EXPECT_EQ(both.steps()[1], 0u);
+  EXPECT_EQ(both.steps()[2], early + 1);
+}
+
+// Steps that were dense count, too, when a sparse one comes; and nothing depends on who looked at the counts.
+TEST(Adam, ASparseStepAfterDenseOnesIsCorrectedForAllOfThem) {
+  const GroupSettings settings{.kind = OptimizerKind::adam, .lr = 0.125};
+  std::vector<float> two = ones();
+  two.resize(2 * kBlock, 1.0f);
+  for (const bool look : {false, true}) {
+    SparseAdam optimizer(settings, 2), alone(settings, 1);
+    std::vector<float> weights(2 * kBlock), expected(kBlock);
+    for (int t = 0; t < 20; ++t) {
+      optimizer.step(sparse({0, 1}, two), settings, weights);
+      alone.step(sparse({0}, ones()), settings, expected);
+    }
+    if (look) {
+      EXPECT_EQ(optimizer.steps()[1], 20u);
+    }
+    optimizer.step(sparse({1}, ones()), settings, weights);
+    alone.step(sparse({0}, ones()), settings, expected);
+    EXPECT_TRUE(std::equal(expected.begin(), expected.end(), weights.begin() + kBlock));
+  }
+}
+
+// By tables that reach as far as the old ones did.
+TEST(Adam, ChangedBetasAreFollowedByBlocksThatMadeManySteps) {
+  const GroupSettings before{.kind = OptimizerKind::adam, .lr = 0.125};
+  for (const auto& [beta1, beta2] : {std::pair{0.5, 0.999}, std::pair{0.9, 0.75}}) {
+    GroupSettings after = before;
+    after.beta1 = beta1;
+    after.beta2 = beta2;
+    SparseAdam sparse_one(before, 2), dense_one(before, 1);
+    std::vector<float> weights(2 * kBlock), expected(kBlock);
+    for (int t = 0; t < 8; ++t) {
+      sparse_one.step(sparse({0}, ones()), t < 5 ? before : after, weights);
+      dense_one.step(sparse({0}, ones()), t < 5 ? before : after, expected);
+    }
+    EXPECT_TRUE(std::equal(expected.begin(), expected.end(), weights.begin()));
+  }
 }
 
 TEST(Adam, AmsgradSwitchedOnLaterGetsItsArrayThen) {
