@@ -73,29 +73,26 @@ void for_each_short(std::span<const BlockId> blocks, std::span<const ShortBlock>
                                         "sent; look for an overflow in the loss, or clip gradients");
 }
 
-// Calls each(blocks) with as many of them at a time as fill a Chunk.
+// Calls each(first, count) for as many blocks at a time as fill a Chunk.
 template <class Each>
-void for_each_chunk(std::span<const BlockId> blocks, std::size_t block, Each each) {
-  while (!blocks.empty()) {
-    const auto chunk = blocks.first(std::min(kChunk / block, blocks.size()));
-    each(chunk);
-    blocks = blocks.subspan(chunk.size());
-  }
+void for_each_chunk(std::size_t blocks, std::size_t block, Each each) {
+  for (std::size_t first = 0; first < blocks; first += kChunk / block)
+    each(first, std::min(kChunk / block, blocks - first));
 }
 
 // Appends the values as they are, checked while they are in the first cache; only then they leave the
 // residual.
 void send_fp32(std::span<const BlockId> blocks, std::size_t block, float* residual, ByteWriter& writer) {
   Chunk<float> sent;
-  for_each_chunk(blocks, block, [&](std::span<const BlockId> chunk) {
-    for (std::size_t k = 0; k < chunk.size(); ++k) {
-      prefetch_block(chunk, k, residual, block);
+  for_each_chunk(blocks.size(), block, [&](std::size_t first, std::size_t count) {
+    for (std::size_t k = 0; k < count; ++k) {
+      prefetch_block(blocks, first + k, residual, block);
       for (std::size_t part = 0; part < block; part += kBlock)  // a size known when compiled
-        std::copy_n(residual + chunk[k] * block + part, kBlock, sent.data() + k * block + part);
+        std::copy_n(residual + blocks[first + k] * block + part, kBlock, sent.data() + k * block + part);
     }
-    const auto values = std::span(sent).first(chunk.size() * block);
+    const auto values = std::span(sent).first(count * block);
     if (const std::size_t bad = find_nonfinite(values); bad != values.size())
-      refuse_to_send(chunk[bad / block]);
+      refuse_to_send(blocks[first + bad / block]);
     writer.put_bytes(std::as_bytes(values));
   });
   for (const BlockId id : blocks) {
@@ -106,9 +103,9 @@ void send_fp32(std::span<const BlockId> blocks, std::size_t block, float* residu
 
 void send_bf16(std::span<const BlockId> blocks, std::size_t block, float* residual, ByteWriter& writer) {
   Chunk<std::uint16_t> sent;
-  for_each_chunk(blocks, block, [&](std::span<const BlockId> chunk) {
-    take_blocks_bf16(chunk, block, residual, sent.data());
-    writer.put_bytes(std::as_bytes(std::span(sent).first(chunk.size() * block)));
+  for_each_chunk(blocks.size(), block, [&](std::size_t first, std::size_t count) {
+    take_blocks_bf16(blocks.subspan(first, count), block, residual, sent.data());
+    writer.put_bytes(std::as_bytes(std::span(sent).first(count * block)));
   });
 }
 
@@ -296,7 +293,7 @@ void encode_blocks(std::span<const BlockId> blocks, const Coding& coding, std::s
   if (coding.values == ValueCoding::fp32) {
     try {
       send_fp32(blocks, coding.block, residual.data(), writer);
-    } catch (const Error&) {
+    } catch (...) {
       out.resize(before);
       throw;
     }

@@ -49,7 +49,7 @@ void SparseBucket::clear_padding() {
 }
 
 void SparseBucket::count_padding() {
-  const std::span<std::uint32_t> steps = optimizer->steps();  // looked at anew, also where none is short
+  const std::span<std::uint32_t> steps = optimizer->steps();  // always: tells it that they were written
   const std::size_t parts = layout.block / kBlock;
   for (const ShortBlock& one : short_blocks) {
     const std::size_t first = one.block * parts;

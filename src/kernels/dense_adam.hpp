@@ -19,8 +19,7 @@ struct DenseCorrections {
 // Steps elements 0 to gradient.size() - 1 of `arrays` (kernels/adam_step.hpp).
 //   gradient      fp32, bf16 or fp16, any length and alignment, only read
 //   bf16_weights  null, or where the new weights go too, rounded to nearest (ties to even): what a GPU
-//   computes
-//                 with while `arrays.weights` are the fp32 master
+//                 computes with while `arrays.weights` are the fp32 master
 // Non-finite gradients give non-finite weights, as in torch. Threads: disjoint ranges may run in parallel.
 void dense_adam(std::span<const float> gradient, const AdamStep& step, const DenseCorrections& corrections,
                 const AdamArrays& arrays, Bf16* bf16_weights);

@@ -23,6 +23,7 @@ struct BlockCorrections {
 //   blocks    ascending ids, each inside the arrays
 //   gradient  [blocks.size() * kBlock], compact, in the order of `blocks`
 //   arrays    of [all blocks * kBlock]
+// Threads: disjoint blocks may be stepped in parallel.
 void sparse_adam(std::span<const BlockId> blocks, const float* gradient, const AdamStep& step,
                  const BlockCorrections& corrections, const AdamArrays& arrays);
 

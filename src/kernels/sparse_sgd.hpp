@@ -20,6 +20,7 @@ struct BlockMomentum {
 //   gradient         [blocks.size() * kBlock], compact, in the order of `blocks`
 //   weights          [all blocks * kBlock]
 //   momentum         null, or what makes it SGD with momentum
+// Threads: disjoint blocks may be stepped in parallel.
 void sparse_sgd(std::span<const BlockId> blocks, const float* gradient, const SgdStep& step, float* weights,
                 const BlockMomentum* momentum);
 

@@ -75,7 +75,8 @@ void SparseAdam::step(const SparseGradient& gradient, const GroupSettings& setti
   }
 }
 
-// After more than a million calls of step(), with a beta so close to 1 that no table is long enough.
+// Where counts may have passed a million (restored ones, or calls of step() since) and a beta is so close to
+// 1 that no table is long enough.
 void SparseAdam::step_one_by_one(const SparseGradient& gradient, const AdamStep& shared, float lr,
                                  const AdamArrays& arrays) {
   for (std::size_t k = 0; k < gradient.blocks.size(); ++k) {

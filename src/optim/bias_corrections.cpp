@@ -26,8 +26,9 @@ bool BiasCorrections::reach(Table& own, std::uint32_t t, Correct correct) {
   std::vector<float>& table = own.table;
   const auto ends = [&] { return !table.empty() && table.back() == 1; };
   while (table.size() < std::min<std::size_t>(t, kLongestTable) && !ends()) {
-    own.power *= own.value;
-    table.push_back(static_cast<float>(correct(1 - own.power)));
+    const double power = own.power * own.value;
+    table.push_back(static_cast<float>(correct(1 - power)));
+    own.power = power;
   }
   return t <= table.size() || ends();
 }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 #include "compress/gradients.hpp"
@@ -272,24 +273,33 @@ TEST(Encoding, ValuesBeyondBf16AreSentAsTheLargestOneAndTheRestStays) {
   EXPECT_EQ(residual[0], std::numeric_limits<float>::max() - received.values[0]);
 }
 
+// In the first of them, in the last, and where a second thousand of values begins.
 TEST(Encoding, ANonFiniteResidualIsNotSentAndNothingChanges) {
+  constexpr std::size_t kTotal = 130;
+  std::vector<BlockId> all(kTotal);
+  std::iota(all.begin(), all.end(), BlockId{0});
   for (const ValueCoding coding : kCodings) {
     for (const std::size_t size : kSizes) {
-      for (const float bad : {kInf, -kInf, std::nanf("")}) {
-        std::vector<float> residual(5 * size, 1.0f);
-        residual[4 * size - 9] = bad;
-        const auto before = residual;
-        Bytes bytes;
-        try {
-          encode_blocks(std::vector<BlockId>{0, 3}, {coding, size, {}}, residual, bytes);
-          FAIL() << "no error";
-        } catch (const Error& error) {
-          EXPECT_EQ(error.code(), ErrorCode::nonfinite);
-          EXPECT_TRUE(contains(error.what(), "block 3")) << error.what();
+      for (const std::size_t place : {std::size_t{0}, 1024 / size, kTotal - 1}) {
+        for (const float bad : {kInf, -kInf, std::nanf("")}) {
+          std::vector<float> residual(kTotal * size, 1.0f);
+          residual[(place + 1) * size - 9] = bad;
+          const auto before = residual;
+          const Bytes there = bytes_of({9, 9, 9});
+          Bytes bytes = there;
+          try {
+            encode_blocks(all, {coding, size, {}}, residual, bytes);
+            FAIL() << "no error";
+          } catch (const Error& error) {
+            EXPECT_EQ(error.code(), ErrorCode::nonfinite);
+            EXPECT_TRUE(contains(error.what(), "block " + std::to_string(place) + " of")) << error.what();
+          }
+          EXPECT_EQ(bytes, there);
+          EXPECT_TRUE(same_bits(residual, before));
+          std::vector<BlockId> others = all;
+          others.erase(others.begin() + static_cast<std::ptrdiff_t>(place));
+          EXPECT_NO_THROW(encode_blocks(others, {coding, size, {}}, residual, bytes));
         }
-        EXPECT_TRUE(bytes.empty());
-        EXPECT_TRUE(same_bits(residual, before));
-        EXPECT_NO_THROW(encode_blocks(std::vector<BlockId>{0, 2}, {coding, size, {}}, residual, bytes));
       }
     }
   }

@@ -48,6 +48,20 @@ TEST(BiasCorrections, TheTablesHoldForTheStepsThatTheyReach) {
   }
 }
 
+TEST(BiasCorrections, OfNewBetasOnlyTheTableOfTheOneThatChangedIsMadeAnew) {
+  for (const auto& [beta1, beta2] : {std::pair{0.5, 0.999}, std::pair{0.9, 0.75}}) {
+    BiasCorrections corrections(0.9, 0.999), fresh(beta1, beta2);
+    corrections.reach(300);
+    corrections.set_betas(beta1, beta2);
+    EXPECT_EQ(corrections.bias1().empty(), beta1 != 0.9);
+    EXPECT_EQ(corrections.root_of_bias2().empty(), beta2 != 0.999);
+    corrections.reach(300);
+    fresh.reach(300);
+    EXPECT_TRUE(std::ranges::equal(corrections.bias1(), fresh.bias1()));
+    EXPECT_TRUE(std::ranges::equal(corrections.root_of_bias2(), fresh.root_of_bias2()));
+  }
+}
+
 TEST(BiasCorrections, ABetaNextToOneTakesNoMoreMemoryHoweverLateTheStep) {
   const std::uint32_t longest = BiasCorrections::kLongestTable;
   for (const double beta : {1 - 1e-6, 1 - 1e-9, std::nextafter(1.0, 0.0)}) {
