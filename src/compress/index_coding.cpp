@@ -44,7 +44,7 @@ void decode_gaps(ByteReader& reader, std::uint64_t total_blocks, std::span<Block
     const std::uint64_t gap = reader.get_varint();
     if (lowest >= total_blocks || gap >= total_blocks - lowest) {
       throw Error(ErrorCode::protocol, "encoded blocks: a gap of " + std::to_string(gap) + " from block id " +
-                                           std::to_string(lowest) + " on" + " leaves the bucket's " +
+                                           std::to_string(lowest) + " on leaves the bucket's " +
                                            std::to_string(total_blocks) + " blocks");
     }
     block = static_cast<BlockId>(lowest + gap);

@@ -130,7 +130,7 @@ class Mesh {
   std::uint16_t port_ = 0;
   TimePoint join_by_{};  // the join timeout runs from listen()
   std::uint64_t calls_ = 0;
-  Iteration begun_ = 0;
+  Iteration begun_ = 0;  // by this member's trainer
 
   bool joined_ = false;
   bool leaving_ = false;

@@ -319,6 +319,13 @@ TEST(Exchange, AMemberThatMakesAnotherCallInsteadIsNamedWithIt) {
       << log;
 }
 
+void make_first_iteration(const Sides& sides) {
+  for (const auto& side : sides) side->began(1);
+  auto first = sides[0]->gather(1);
+  sides[1]->gather(1).get();
+  first.get();
+}
+
 void expect_deadlock(Pending<Gathered>& step) {
   const Error error = error_of([&] { step.get(); });
   EXPECT_EQ(error.code(), ErrorCode::mismatch);
@@ -333,10 +340,7 @@ TEST(Exchange, WhoWouldWaitForEachOtherForEverAreToldSo) {
   for (const bool call_first : {true, false}) {
     Members members = joined_members(2);
     const Sides sides = sides_of(members);
-    for (const auto& side : sides) side->began(1);
-    auto first = sides[0]->gather(1);
-    sides[1]->gather(1).get();
-    first.get();
+    make_first_iteration(sides);
     const auto call = [&] { return members[1]->net().start(members[1]->group().all_gather("save", {})); };
     Pending<std::vector<Bytes>> save;
     if (call_first) save = call();
@@ -358,10 +362,7 @@ void await_call_of_member_1(Members& members) {
 TEST(Exchange, WhoWouldWaitForEverIsToldWhenItContributes) {
   Members members = joined_members(2);
   const Sides sides = sides_of(members);
-  for (const auto& side : sides) side->began(1);
-  auto first = sides[0]->gather(1);
-  sides[1]->gather(1).get();
-  first.get();
+  make_first_iteration(sides);
   auto save = members[1]->net().start(members[1]->group().all_gather("save", {}));
   await_call_of_member_1(members);
   sides[0]->trainer_waits_for(2);
