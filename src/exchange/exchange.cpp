@@ -34,14 +34,14 @@ Exchange::Exchange(Group& group, ExchangeOptions options)
       noted_finished_(group.world_size(), false) {
   group_.on_payload([this](Rank from, Bytes message) { receive(from, std::move(message)); });
   group_.on_left([this](Rank rank) { member_left(rank); });
-  group_.on_call([this](Rank) { end_deadlock(); });
+  group_.on_call([this] { end_deadlock(); });
   began(0);
 }
 
 Exchange::~Exchange() {
   group_.on_payload([](Rank, Bytes) {});
   group_.on_left([](Rank) {});
-  group_.on_call([](Rank) {});
+  group_.on_call([] {});
 }
 
 std::size_t Exchange::Round::missing() const {

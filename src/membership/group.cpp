@@ -40,7 +40,7 @@ asio::awaitable<void> Group::barrier(std::string tag) {
 }
 
 std::optional<CallAhead> Group::call_ahead(Rank rank) const { return mesh_->call_ahead(rank); }
-void Group::on_call(std::function<void(Rank)> handler) { mesh_->on_call = std::move(handler); }
+void Group::on_call(std::function<void()> handler) { mesh_->on_call = std::move(handler); }
 void Group::set_begun(Iteration iteration) { mesh_->set_begun(iteration); }
 void Group::set_collective_timeout(std::chrono::milliseconds timeout) {
   mesh_->set_collective_timeout(timeout);

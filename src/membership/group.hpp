@@ -112,8 +112,8 @@ class Group {
   asio::awaitable<void> barrier(std::string tag);
   // What the other member has called and this one has not, which it will wait for.
   std::optional<CallAhead> call_ahead(Rank rank) const;
-  // Called when a message of a collective has come from that member.
-  void on_call(std::function<void(Rank)> handler);
+  // Called when a message of a collective has come: call_ahead() may tell more.
+  void on_call(std::function<void()> handler);
   // Calls from now on tell the others that this member has begun so many iterations.
   void set_begun(Iteration iteration);
   // For what waits from now on, in place of GroupOptions::collective_timeout.

@@ -101,7 +101,7 @@ void Mesh::take(Rank from, Frame frame) {
     case FrameType::control:
       peers_[from].inbox.put(decode_control(std::move(frame.body), describe(from)), describe(from));
       changed_.notify();
-      return on_call(from);
+      return on_call();
     case FrameType::abort:
       return fail(decode_farewell(frame.body, describe(from)));
     default:

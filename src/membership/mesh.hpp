@@ -58,7 +58,7 @@ class Mesh {
   std::function<void(Rank, Bytes)> on_payload = [](Rank, Bytes) {};
   std::function<void(const Error&)> on_failure = [](const Error&) {};
   std::function<void(Rank)> on_left = [](Rank) {};
-  std::function<void(Rank)> on_call = [](Rank) {};
+  std::function<void()> on_call = [] {};
 
  private:
   struct Peer {
