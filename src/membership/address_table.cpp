@@ -26,7 +26,8 @@ void Mesh::send_addresses() {
 asio::awaitable<void> Mesh::receive_addresses(const Address& coordinator) {
   const Call call{0, Collective::addresses, ""};
   while (!failure_ && !peers_[0].connection) co_await changed_.wait();
-  const ControlMessage message = co_await receive(0, call);
+  // As long as member 0 waits for others, up to the join timeout.
+  const ControlMessage message = co_await next_message(0, call);
   auto table = decode_addresses(message.content(), options_.world_size, describe(0));
   for (Rank rank = 1; rank < options_.world_size; ++rank) {
     if (table[rank].host.empty()) table[rank].host = coordinator.host;

@@ -74,7 +74,7 @@ void Mesh::send_to_all(const Call& call, std::span<const std::byte> content) {
   }
 }
 
-// The next message of that call from that member.
+// next_message(), for a call that this member's user made: it says who is awaited, and ends some time.
 asio::awaitable<ControlMessage> Mesh::receive(Rank from, const Call& call) {
   const Deadline limit(io_.get_executor(), Clock::now() + options_.collective_timeout, [this, from, &call] {
     fail(Error(ErrorCode::timeout, describe(options_.rank) + " waited " +
@@ -85,9 +85,16 @@ asio::awaitable<ControlMessage> Mesh::receive(Rank from, const Call& call) {
                                        "STELLA_STEP_TIMEOUT (it holds from distribute() on)"));
   });
   const Reminder hint(io_.get_executor(), options_.hint_after, [this, from, &call](auto waited) {
-    log_->warn("after {} still waits for {} in {}, which every member has to call", to_text(waited),
-               describe(from), stella::describe(call));
+    const bool in_pieces = call.kind == Collective::broadcast;
+    log_->warn(
+        "after {} still waits for {} in {}{}", to_text(waited), describe(from), stella::describe(call),
+        in_pieces ? ": it has not made that call, or a link is slow" : ", which every member has to call");
   });
+  co_return co_await next_message(from, call);
+}
+
+// The next message of that call from that member.
+asio::awaitable<ControlMessage> Mesh::next_message(Rank from, const Call& call) {
   for (;;) {
     throw_if_failed();
     if (leaving_) throw Error(ErrorCode::cancelled, "this member left during " + stella::describe(call));

@@ -121,7 +121,8 @@ class Group {
 
   // --- The end.
 
-  // Called once, when a member fails after join(): killed, silent, cut off, misbehaving or stopped.
+  // Called once, when a member fails after join(): killed, silent, cut off, misbehaving or stopped, by
+  // abort() here too.
   void on_failure(std::function<void(const Error&)> handler);
   // Called when a member has left in order. Not a failure unless somebody needs that member later.
   void on_left(std::function<void(Rank)> handler);
@@ -131,7 +132,7 @@ class Group {
 
   // For a failure of this member itself: everybody else fails with "member 2 (...) stopped: <sentence>", an
   // Error of that code if it is mismatch, protocol or timeout, else peer_lost; pending calls here throw
-  // Error(cancelled). on_failure is not called here. Returns when the others have been told or cannot be
+  // Error(cancelled). Returns when the others have been told or cannot be
   // (2 s). Does nothing after a failure.
   asio::awaitable<void> abort(std::string sentence, ErrorCode code = ErrorCode::peer_lost);
   // Orderly end: what is queued is sent, then others see has_left(). Returns once that has reached them, or

@@ -59,7 +59,9 @@ asio::awaitable<void> Mesh::join_through(std::string coordinator) {
     const Address address = parse_address(coordinator);
     const Deadline limit(io_.get_executor(), join_by_, [this] { fail(not_complete()); });
     joining_.spawn(dial(0));
+    awaits_addresses_ = true;
     co_await receive_addresses(address);
+    awaits_addresses_ = false;
     for (Rank lower = 1; lower < options_.rank; ++lower) joining_.spawn(dial(lower));
   }
   co_await until_complete();
@@ -94,15 +96,18 @@ Deadline Mesh::say_who_is_awaited() {
 }
 
 std::string Mesh::still_lacks(std::chrono::milliseconds after) const {
+  // What this one doesn't see before it has the addresses, member 0 does.
+  const bool only_0_knows = awaits_addresses_ && peers_[0].connection;
   std::string missing;
-  for (Rank rank = 0; rank < options_.world_size; ++rank) {
+  for (Rank rank = 0; rank < options_.world_size && !only_0_knows; ++rank) {
     if (rank == options_.rank || peers_[rank].connection) continue;
     const auto& reason = peers_[rank].last_attempt;
     missing += (missing.empty() ? "" : "; ") + describe(rank) + (reason.empty() ? "" : ": " + reason);
   }
   std::string sentence =
       "after " + to_text(after) + " this run of " + std::to_string(options_.world_size) + " still lacks ";
-  sentence += missing.empty() ? "the addresses of the other members, for which member 0 waits too" : missing;
+  sentence +=
+      only_0_knows ? "somebody for whom " + describe(0) + " waits too; its log says for whom" : missing;
   sentence +=
       "; check that they were started, that their ports are reachable, and that all have the same world size";
   if (listener_ && listener_->refused() > 0) {

@@ -114,11 +114,15 @@ std::string Mesh::place() const {
   return begun_ == 0 ? "" : " (in iteration " + std::to_string(begun_) + ")";
 }
 
-// Of a member that was lost in the middle of training.
+// After the loss of a member in the middle of training.
+std::string Mesh::what_to_do(ErrorCode code) const {
+  if (code != ErrorCode::peer_lost || begun_ == 0) return "";
+  return "; to go on, start all members again and load the last checkpoint";
+}
+
 Error Mesh::with_place(const Error& error) const {
   if (error.code() != ErrorCode::peer_lost || begun_ == 0) return error;
-  return Error(error.code(),
-               error.what() + place() + "; to go on, start all members again and load the last checkpoint");
+  return Error(error.code(), error.what() + place() + what_to_do(error.code()));
 }
 
 void Mesh::note_left(Rank rank) {
@@ -188,7 +192,8 @@ void Mesh::fail_and_throw(const Error& reason) {
 asio::awaitable<void> Mesh::abort(std::string sentence, ErrorCode code) {
   if (ending()) co_return;
   stop(Error(ErrorCode::cancelled, "this member stopped: " + sentence),
-       Error(code, describe(options_.rank) + " stopped: " + sentence + place()));
+       Error(code, describe(options_.rank) + " stopped: " + sentence + place() + what_to_do(code)));
+  if (joined_) on_failure(*failure_);
   while (connected()) co_await changed_.wait();
 }
 

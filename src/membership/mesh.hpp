@@ -94,6 +94,7 @@ class Mesh {
   void handle(Rank from, Frame frame);
   void take(Rank from, Frame frame);
   std::string place() const;  // " (in iteration 5)"; before the first: nothing
+  std::string what_to_do(ErrorCode code) const;
   Error with_place(const Error& error) const;
   void note_left(Rank rank);
   void fail(const Error& reason);
@@ -111,6 +112,7 @@ class Mesh {
   Call next_call(Collective kind, std::string tag);
   void send_control(Rank to, const Call& call, std::span<const std::byte> content);
   asio::awaitable<ControlMessage> receive(Rank from, const Call& call);
+  asio::awaitable<ControlMessage> next_message(Rank from, const Call& call);
   void check_same_call(Rank from, const Call& theirs, const Call& ours);
   asio::awaitable<void> broadcast_from_here(const Call& call, const Parts& parts);
   asio::awaitable<void> await_consumed(const Call& call, std::vector<std::uint64_t>& consumed,
@@ -133,6 +135,7 @@ class Mesh {
   Iteration begun_ = 0;  // by this member's trainer
 
   bool joined_ = false;
+  bool awaits_addresses_ = false;  // from member 0
   bool leaving_ = false;
   std::optional<Error> failure_;
   Signal changed_;     // anything above, or a control message

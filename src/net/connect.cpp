@@ -57,7 +57,7 @@ asio::awaitable<void> shake_hands(TlsContext& tls, TlsStream& stream, const Addr
     throw Error(ErrorCode::unauthenticated,
                 "the handshake with " + to_string(address) + " failed (" + reason +
                     "): most likely it holds another run secret, or no member of this "
-                    "run listens there; compare STELLA_SECRET_FILE on both machines");
+                    "run listens there; compare STELLA_SECRET_FILE (or STELLA_SECRET) on both machines");
   }
   if (limit.expired())
     throw unreachable(address, "it took the connection but did not finish the handshake in time");

@@ -74,6 +74,18 @@ TEST(EngineFailure, AMemberThatCannotStartTellsTheOthersWhy) {
   EXPECT_TRUE(contains(sentence_of(outcomes[1]), "invalid_argument")) << sentence_of(outcomes[1]);
 }
 
+TEST(EngineFailure, ATimeoutThatNoClockCouldKeepIsRefused) {
+  SessionOptions options;
+  options.join_timeout_seconds = 1e-9;
+  try {
+    Session session(options);
+    FAIL() << "it was taken";
+  } catch (const Error& error) {
+    EXPECT_TRUE(contains(error.what(), "the join timeout is 1e-09 s; it must be at least 0.001"))
+        << error.what();
+  }
+}
+
 // Something that one member does while another waits for it to be over, however it ends.
 class Act {
  public:
@@ -115,6 +127,32 @@ TEST(EngineFailure, AMemberMayBeInterruptedWhileItComparesItsStateWithTheOthers)
   EXPECT_EQ(sentence_of(outcomes[0]), "cancelled: it was interrupted");
   EXPECT_TRUE(contains(sentence_of(outcomes[1]), "member 0 (")) << sentence_of(outcomes[1]);
   EXPECT_TRUE(contains(sentence_of(outcomes[1]), "stopped: it was interrupted")) << sentence_of(outcomes[1]);
+}
+
+// Member 1 lets an iteration be under way for ever, while member 0 is interrupted in another call.
+TEST(EngineFailure, AMemberThatWasInterruptedInACollectiveWaitsForNothingAnyMore) {
+  SessionOptions common;
+  common.while_waiting = [] {
+    if (interrupted) throw std::runtime_error("KeyboardInterrupt");
+  };
+  Act interruption;
+  const auto body = [&interruption](Session& session, std::uint32_t rank) {
+    Model model({500});
+    const std::vector<GroupSettings> groups{sgd(1)};
+    std::promise<void> act;
+    if (rank == 0) act = interruption.begin();
+    EngineOptions options = small_buckets(1, 1);
+    options.step_timeout_seconds = 20;
+    auto engine = session.distribute(model.specs, groups, options, model.weight_pointers);
+    if (rank == 1) return interruption.wait_until_over();
+    engine->step(model.input(groups));
+    interrupted = true;
+    EXPECT_THROW(session.all_gather("mean", {}), std::runtime_error);
+    interrupted = false;
+    engine->digest();
+  };
+  const auto outcomes = outcomes_of_members(2, body, common);
+  EXPECT_EQ(sentence_of(outcomes[0]), "cancelled: this member stopped: it was interrupted");
 }
 
 // Member 1 is silent where the others do `what`, until they have given it up.

@@ -1,4 +1,7 @@
 #include <gtest/gtest.h>
+#include <spdlog/sinks/ostream_sink.h>
+
+#include <sstream>
 
 #include "membership/member_process.hpp"
 
@@ -45,6 +48,33 @@ TEST(Join, MembersThatStartInAnyOrderFindEachOther) {
   zero.get();
   one.get();
   two.get();
+}
+
+// Nobody has made a call yet that others could miss.
+TEST(Join, WhatBoundsACollectiveDoesNotBoundTheWaitForAddresses) {
+  std::ostringstream log;
+  const auto logger =
+      std::make_shared<spdlog::logger>("m1", std::make_shared<spdlog::sinks::ostream_sink_mt>(log));
+  Members members;
+  for (Rank rank = 0; rank < 3; ++rank) {
+    GroupOptions options = quick_options(rank, 3);
+    options.collective_timeout = 100ms;
+    options.hint_after = 50ms;
+    members.push_back(
+        std::make_unique<Member>(std::move(options), rank == 1 ? logger : test_logger("other")));
+  }
+  const std::string coordinator = members[0]->listen();
+  members[1]->listen();
+  members[2]->listen();
+  auto zero = members[0]->net().start(members[0]->group().join_through(""));
+  auto one = members[1]->net().start(members[1]->group().join_through(coordinator));
+  EXPECT_EQ(one.wait_for(400ms), std::future_status::timeout);
+  members[2]->net().run(members[2]->group().join_through(coordinator));
+  zero.get();
+  one.get();
+  members.clear();  // the log is complete
+  EXPECT_TRUE(contains(log.str(), "still lacks")) << log.str();
+  EXPECT_FALSE(contains(log.str(), "every member has to call")) << log.str();
 }
 
 TEST(Join, AMemberWithoutAHostIsFoundByWhereItsConnectionComesFrom) {
