@@ -114,7 +114,7 @@ void Pipeline::start(std::shared_ptr<Step> step) {
 }
 
 void Pipeline::take(Iteration t, std::span<float* const> parameters) {
-  say_what_is_awaited(t);
+  say_what_is_awaited(t, /*in_step=*/true);
   for (BucketId bucket = 0; bucket < gates_.size(); ++bucket) {
     times_.time(&EngineStats::step_wait, [&] { wait_applied(*gates_[bucket], t); });
     times_.time(&EngineStats::step_publish, [&] { rule_.publish(bucket, t, parameters); });
@@ -123,14 +123,14 @@ void Pipeline::take(Iteration t, std::span<float* const> parameters) {
 }
 
 void Pipeline::quiesce(Iteration t) {
-  say_what_is_awaited(t);
+  say_what_is_awaited(t, /*in_step=*/false);
   for (const auto& gates : gates_) wait_applied(*gates, t);
   std::unique_lock lock(mutex_);
   idle_.wait(lock, [this] { return running_ == 0; });
 }
 
-void Pipeline::say_what_is_awaited(Iteration t) {
-  asio::post(network_, [&exchange = exchange_, t] { exchange.trainer_waits_for(t); });
+void Pipeline::say_what_is_awaited(Iteration t, bool in_step) {
+  asio::post(network_, [&exchange = exchange_, t, in_step] { exchange.trainer_waits_for(t, in_step); });
 }
 
 void Pipeline::wait_applied(Gates& gates, Iteration t) {

@@ -88,7 +88,7 @@ class Pipeline {
   Iteration seen_before(Iteration t) const { return t - std::max<Iteration>(staleness_, 1); }
   void finished(std::exception_ptr error);
   // The trainer's thread waits for iteration t now.
-  void say_what_is_awaited(Iteration t);
+  void say_what_is_awaited(Iteration t, bool in_step);
   // Blocks the trainer's thread until iteration t of the bucket is applied.
   void wait_applied(Gates& gates, Iteration t);
   void note_levels(std::span<const PayloadPtr> payloads);

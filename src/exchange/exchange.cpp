@@ -12,11 +12,11 @@
 namespace stella {
 namespace {
 
-// Where a trainer is that contributes so.
-std::string place_of(Level level) {
+// Where a trainer waits that contributed so.
+std::string place_of(Level level, bool in_step) {
   switch (level) {
     case Level::active:
-      return "in step()";
+      return in_step ? "in step()" : "to read its own state (save, digest, state_dict)";
     case Level::epoch_ended:
       return "at the end of its DataLoader's epoch";
     case Level::finished:
@@ -78,8 +78,9 @@ asio::awaitable<std::vector<PayloadPtr>> Exchange::all_gather(PayloadPtr mine) {
 
 void Exchange::began(Iteration iteration) { group_.set_begun(iteration); }
 
-void Exchange::trainer_waits_for(Iteration iteration) {
+void Exchange::trainer_waits_for(Iteration iteration, bool in_step) {
   awaited_ = iteration;
+  awaited_in_step_ = in_step;
   end_deadlock();
 }
 
@@ -104,7 +105,7 @@ Error Exchange::deadlock(Iteration iteration, const Round& waiting, Rank rank,
   return Error(ErrorCode::mismatch,
                group_.describe(rank) + " waits in " + theirs.call + ", after iteration " +
                    std::to_string(theirs.begun) + ", for " + group_.describe(group_.rank()) +
-                   ", which waits " + place_of(ours.level) + " for its part of iteration " +
+                   ", which waits " + place_of(ours.level, awaited_in_step_) + " for its part of iteration " +
                    std::to_string(iteration) +
                    ": all members must make the same calls (step, save, mean, finish) in the same order");
 }
@@ -185,7 +186,7 @@ void Exchange::note_finished(const Round& complete) {
     noted_finished_[rank] = true;
     group_.log()->warn(
         "{} called finish() after iteration {}, which is not the last one here: from then on this "
-        "run goes on without its gradients",
+        "run goes on without its gradients; if it was to make as many steps as this one, it left some out",
         group_.describe(rank), theirs.iteration - 1);
   }
 }

@@ -51,7 +51,8 @@ class Exchange {
   // The trainer's thread waits until that iteration is gathered, and calls nothing before. If a member has
   // called a collective in place of that iteration, each of the two waits for the other: the all-gather
   // throws Error(mismatch) that says so.
-  void trainer_waits_for(Iteration iteration);
+  //   in_step  for the update that step() returns with; else for the end of all that is under way
+  void trainer_waits_for(Iteration iteration, bool in_step);
 
   // Every all-gather, under way or to come, throws `error`.
   void fail(const Error& error);
@@ -90,7 +91,8 @@ class Exchange {
   std::unique_ptr<Error> failure_;
   std::chrono::milliseconds longest_{0};  // wait so far
   Iteration awaited_ = 0;                 // by the trainer's thread
-  std::vector<bool> noted_finished_;      // by rank
+  bool awaited_in_step_ = true;
+  std::vector<bool> noted_finished_;  // by rank
 };
 
 }  // namespace stella

@@ -50,8 +50,8 @@ class Side {
   void began(Iteration iteration) {
     member_.net().call([&] { exchange_->began(iteration); });
   }
-  void trainer_waits_for(Iteration iteration) {
-    member_.net().call([&] { exchange_->trainer_waits_for(iteration); });
+  void trainer_waits_for(Iteration iteration, bool in_step = true) {
+    member_.net().call([&] { exchange_->trainer_waits_for(iteration, in_step); });
   }
   void restart_after(Iteration iteration) {
     member_.net().call([&] { exchange_->restart_after(iteration); });
@@ -237,7 +237,7 @@ class Lines : public spdlog::sinks::base_sink<std::mutex> {
  public:
   void await(const std::string& text) {
     std::unique_lock lock(mutex_);
-    come_.wait(lock, [&] { return contains(text_, text); });
+    EXPECT_TRUE(come_.wait_for(lock, 30s, [&] { return contains(text_, text); })) << text_;
   }
   std::string text() {
     std::lock_guard lock(mutex_);
@@ -351,6 +351,22 @@ TEST(Exchange, WhoWouldWaitForEachOtherForEverAreToldSo) {
     if (!call_first) save = call();
     expect_deadlock(step);
   }
+}
+
+// Its step() has returned, as the update of iteration 2 is due later.
+TEST(Exchange, WhoWouldWaitForEverOutsideOfAStepIsNotSaidToBeInOne) {
+  Members members = joined_members(2);
+  const Sides sides = sides_of(members);
+  make_first_iteration(sides);
+  sides[0]->began(2);
+  auto step = sides[0]->gather(2);
+  sides[0]->trainer_waits_for(1);
+  auto save = members[1]->net().start(members[1]->group().all_gather("save", {}));
+  EXPECT_EQ(step.wait_for(50ms), std::future_status::timeout);
+  sides[0]->trainer_waits_for(2, /*in_step=*/false);
+  const Error error = error_of([&] { step.get(); });
+  EXPECT_EQ(error.code(), ErrorCode::mismatch);
+  EXPECT_NAMES(error, "), which waits to read its own state (save, digest, state_dict) for its part of");
 }
 
 void await_call_of_member_1(Members& members) {
