@@ -151,12 +151,20 @@ class DistributedOptimizer(torch.optim.Optimizer):
         return exported
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's. Every member must load the same state at the same iteration."""
+        """As torch's. Every member must load the same state at the same iteration.
+
+        What it refuses changes nothing.
+        """
         engine = self.engine  # before anything is changed
+        groups = self.param_groups
         super().load_state_dict(state_dict)
         # Not what torch made of the state: it casts moments and step counts to the parameters' type.
         self.state.clear()
-        import_state(engine, self._bridges, self._saved_by_parameter(state_dict))
+        try:
+            import_state(engine, self._bridges, self._saved_by_parameter(state_dict))
+        except Exception:
+            self.param_groups = groups
+            raise
         self._origin.param_groups = self.param_groups
 
     def __getstate__(self) -> dict[str, Any]:
@@ -187,11 +195,9 @@ class DistributedOptimizer(torch.optim.Optimizer):
 
     def forget(self) -> None:
         """This process was forked from the member: what it holds is the parent's."""
-        engine, self._engine = self._engine, None
         self._allow()
-        if engine is not None:
-            _core.forget(engine)
-            self._over = forks.NO_MEMBER
+        if self._engine is not None:
+            self._engine, self._over = None, forks.NO_MEMBER
 
     def _gradients(self) -> list[tuple[int, _core.GradientType]]:
         for group in self.param_groups:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 import weakref
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ import torch
 from stellatrain import _core, buffers, checkpoint, forks, rendezvous
 from stellatrain.averaging import mean
 from stellatrain.bridge import ParameterBridge
-from stellatrain.environment import Membership, membership, tuned, warn_of_misspelt_variables
-from stellatrain.errors import error
+from stellatrain.environment import Membership, checked, membership, tuned, warn_of_misspelt_variables
+from stellatrain.errors import error, sentence_of, shown
 from stellatrain.optimizer import DistributedOptimizer
 from stellatrain.optimizer_state import share_state
 from stellatrain.settings import group_settings, kind_of
@@ -25,14 +24,14 @@ class Run:
     def __init__(self, who: Membership | None = None):
         """Joins the run. Without arguments the environment says who this member is."""
         warn_of_misspelt_variables()
-        self.who = who if who is not None else membership()
+        self.who = checked(who) if who is not None else membership()
         self.model: torch.nn.Module | None = None
         self.optimizer: DistributedOptimizer | None = None
         self._loaders: list[weakref.ref[Any]] = []
         self._epochs_to_come: list[int] = []
         self._over = ""  # why there is no session
         self._finishing = False  # or failed at it
-        self._session: _core.Session | None = _core.Session(_session_options(self.who))
+        self._session: _core.Session | None = forks.of_this_process(_core.Session(_session_options(self.who)))
         forks.forget_in_child(self)
         try:
             rendezvous.join(self._session, self.who)
@@ -100,6 +99,7 @@ class Run:
         Raises Error("mismatch") that names the first parameter or setting in which members differ,
         Error("invalid_argument") for options or optimizers that are not supported.
         """
+        _check_model(model)
         if self.optimizer is not None:
             raise error(
                 "invalid_argument",
@@ -121,7 +121,7 @@ class Run:
         bridges, specs = _parameters(model, optimizer)
         settings = [group_settings(kind, group) for group in optimizer.param_groups]
         addresses = [bridge.weights_address() for bridge in bridges]
-        engine = self.session.distribute(specs, settings, options, addresses)
+        engine = forks.of_this_process(self.session.distribute(specs, settings, options, addresses))
         for bridge in bridges:
             bridge.weights_written()
         trained = {bridge.parameter for bridge in bridges}
@@ -218,22 +218,14 @@ class Run:
 
     def forget(self) -> None:
         """This process was forked from the member: what it holds is the parent's. Tells nobody."""
-        session, self._session = self._session, None
-        if session is not None:
-            _core.forget(session)
-            self._over = forks.NO_MEMBER
+        if self._session is not None:
+            self._session, self._over = None, forks.NO_MEMBER
 
     def __enter__(self) -> Run:
         return self
 
     def __exit__(self, kind: type | None, value: BaseException | None, trace: Any) -> None:
         self.close(None if value is None else sentence_of(value))
-
-
-def sentence_of(failure: BaseException) -> str:
-    """The last line of a traceback: "ValueError: this and that"; whatever is in it, UTF-8 can hold it."""
-    sentence = "".join(traceback.format_exception_only(failure)).strip()
-    return sentence.encode("utf-8", "replace").decode()
 
 
 def _session_options(who: Membership) -> _core.SessionOptions:
@@ -249,6 +241,23 @@ def _session_options(who: Membership) -> _core.SessionOptions:
     options.join_timeout_seconds = who.join_timeout
     options.peer_timeout_seconds = who.peer_timeout
     return options
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, torch.nn.Module):
+        raise error("invalid_argument", f"model is {shown(model)}; it must be a torch.nn.Module")
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if torch.nn.parameter.is_lazy(tensor):
+            raise error(
+                "invalid_argument",
+                f"'{name}' has no shape yet: the model is lazy; run a batch through it before distribute()",
+            )
+        if tensor.is_meta:
+            raise error(
+                "invalid_argument",
+                f"'{name}' is on the device 'meta' and has no values; give it some first: "
+                "model.to_empty(device=...), then its initialisation",
+            )
 
 
 def _parameters(

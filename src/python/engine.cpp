@@ -184,7 +184,8 @@ void bind_engine(nb::module_& module) {
       .value("epoch_ended", Level::epoch_ended)
       .value("finished", Level::finished);
   const auto release = nb::call_guard<nb::gil_scoped_release>();
-  nb::class_<Engine>(module, "Engine", "One member's engine; documented in stella/engine.hpp.")
+  nb::class_<Engine>(module, "Engine", "One member's engine; documented in stella/engine.hpp.",
+                     nb::is_weak_referenceable())
       .def("step", &step, nb::arg("gradients"), nb::arg("parameters"), nb::arg("groups"), nb::arg("samples"),
            nb::arg("gradient_scale"), nb::arg("skip"))
       .def("drain", &drain, nb::arg("level"), nb::arg("parameters"), nb::arg("groups"))

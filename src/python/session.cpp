@@ -84,7 +84,8 @@ void bind_session(nb::module_& module) {
       .def_ro("hostname", &Member::hostname)
       .def_ro("address", &Member::address);
   const auto release = nb::call_guard<nb::gil_scoped_release>();
-  nb::class_<Session>(module, "Session", "One member of one run; documented in stella/session.hpp.")
+  nb::class_<Session>(module, "Session", "One member of one run; documented in stella/session.hpp.",
+                      nb::is_weak_referenceable())
       .def("__init__", &make_session, nb::arg("options"))
       .def("listen", &Session::listen, release)
       .def("join", &Session::join, nb::arg("addresses"), release)

@@ -87,3 +87,29 @@ if child == 0:
     (output,) = outputs([start(script + WAITING.format(), WORLD_SIZE="1", RANK="0")])
     assert "child 0" in output.splitlines(), output
     assert "leaked" not in output
+
+
+@pytest.mark.parametrize("kept", ["run.session", "optimizer.engine"])
+def test_a_child_may_drop_what_the_frames_of_an_exception_kept(kept: str) -> None:
+    """Its owner gave it up long ago."""
+    script = """
+import gc, os, sys, time
+import torch
+import stellatrain as stella
+
+run = stella.Run()
+net = torch.nn.Linear(4, 2)
+_, optimizer = run.distribute(net, torch.optim.SGD(net.parameters(), lr=0.1))
+kept = {kept}
+run.close("the script failed")
+del run, optimizer
+gc.collect()
+child = os.fork()
+if child == 0:
+    del kept
+    sys.exit(0)
+"""
+    program = script.format(kept=kept) + WAITING.format()
+    (output,) = outputs([start(program, WORLD_SIZE="1", RANK="0")])
+    assert "child 0" in output.splitlines(), output
+    assert "leaked" not in output

@@ -201,6 +201,26 @@ def test_state_of_another_shape_is_refused_naming_the_parameter() -> None:
     assert "'exp_avg' of '0.weight' has the shape (3,)" in str(failure)
 
 
+def test_state_that_is_refused_leaves_the_settings_and_their_schedulers() -> None:
+    def member(run: Run):
+        net = mlp()
+        plain = torch.optim.AdamW(net.parameters(), lr=0.25)
+        optimizer = distributed(run, net, plain)
+        scheduler = torch.optim.lr_scheduler.StepLR(plain, 1, gamma=0.5)
+        state = torch_for(1, "adamw", vectors(1, 4))[1].state_dict()
+        state["state"][0]["exp_avg"] = torch.zeros(3)
+        with pytest.raises(Error, match="has the shape"):
+            optimizer.load_state_dict(state)
+        before = optimizer.param_groups[0]["lr"]
+        for parameter in net.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        scheduler.step()
+        return before, optimizer.param_groups[0]["lr"]
+
+    assert run_members(1, member) == [(0.25, 0.125)]
+
+
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_copying_it_is_refused_with_what_to_do(copied) -> None:
     def member(run: Run):
