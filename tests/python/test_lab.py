@@ -146,14 +146,14 @@ def test_the_worst_status_comes_back_and_the_others_are_ended_after_the_grace(la
 
 
 def test_a_stopped_member_is_ended_too_and_leaves_nothing_behind(lab: Lab) -> None:
-    """nsenter, which waits for it, stops with it; and what is stopped takes no signal but SIGKILL."""
+    """What is stopped takes no signal but SIGKILL until it goes on."""
     start = time.monotonic()
     stopped = "[ $RANK = 2 ] && { sleep 0.5; exit 7; }; kill -STOP $$"
     assert lab.run(["sh", "-c", stopped], grace=0.2) == 7
     assert time.monotonic() - start < 5
     children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
     left = [child for path in children for child in path.read_text().split()]
-    assert "nsenter" not in [Path(f"/proc/{child}/comm").read_text().strip() for child in left]
+    assert "waiter.py" not in "".join(Path(f"/proc/{child}/cmdline").read_text() for child in left)
 
 
 def test_a_member_can_be_stopped_and_goes_on(lab: Lab) -> None:
@@ -178,6 +178,38 @@ def test_a_member_that_was_stopped_and_continued_at_once_goes_on(lab: Lab) -> No
         sh.stdin.write(b"\n")
         sh.stdin.close()
         assert sh.wait(5) == 7
+
+
+def test_whoever_stops_a_member_and_lets_it_go_on_the_lab_ends_with_it(lab: Lab) -> None:
+    """From a shell outside, say, with the number that ps shows."""
+    script = "print('up', flush=True); input(); exit(7)"
+    with lab.popen("c0m0", [sys.executable, "-c", script], stdin=-1, stdout=-1, text=True) as process:
+        process.stdout.readline()
+        (number,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(number), signal.SIGSTOP)
+        while state_of(int(number)) != "T":
+            time.sleep(0.01)
+        os.kill(int(number), signal.SIGCONT)
+        process.stdin.write("\n")
+        process.stdin.close()
+        assert process.wait(5) == 7
+
+
+def state_of(process: int) -> str:
+    """As /proc has it: "T" is stopped."""
+    return Path(f"/proc/{process}/stat").read_text().rpartition(") ")[2][0]
+
+
+def test_a_member_that_a_signal_ends_ends_by_that_signal(lab: Lab) -> None:
+    for number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM):
+        with lab.popen("c0m0", ["sh", "-c", f"kill -{int(number)} $$"]) as process:
+            assert process.wait(5) == -number
+
+
+def test_a_command_starts_with_the_signals_that_a_shell_would_give_it(lab: Lab) -> None:
+    """Python ignores two, which its children would inherit."""
+    with lab.popen("c0m0", ["grep", "SigIgn", "/proc/self/status"], stdout=-1, text=True) as process:
+        assert process.stdout.read().split() == ["SigIgn:", "0000000000000000"]
 
 
 @pytest.mark.parametrize("up", [True, False], ids=["when it is up", "while it starts"])
@@ -385,8 +417,8 @@ def test_a_rate_that_is_none_is_named(text: str) -> None:
 
 
 def test_rates_are_tcs() -> None:
-    rates = [parse_rate(text, "--lan").bits_per_second for text in ("64kbit", "1.5gbit", "none")]
-    assert rates == [64e3, 1.5e9, None]
+    rates = [parse_rate(text, "--lan").bits_per_second for text in ("64kbit", "1.5gbit", "2Mbit", "none")]
+    assert rates == [64e3, 1.5e9, 2e6, None]
 
 
 def test_sizes_must_fit_the_clusters() -> None:

@@ -105,7 +105,8 @@ class Lab:
         inside = ["ip", "netns", "exec", member, *command]
         options = {"stdin": subprocess.DEVNULL, "start_new_session": True, **options}
         process = MemberProcess(
-            self._sandbox.command(inside, session=True),
+            self._sandbox.enter(),
+            inside,
             env={**os.environ, **self.environment(member), **(env or {})},
             **options,
         )

@@ -6,73 +6,44 @@ import contextlib
 import os
 import signal
 import subprocess
-import time
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-# What is stopped takes none of these but SIGKILL until it goes on; nsenter stops with its command, and would
-# not see it end.
+# What is stopped takes none of these but SIGKILL until it goes on.
 _ENDING = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-
-_SETTLED = 5.0  # seconds until nsenter has stopped, or goes on: far more than it takes
+_WAITER = str(Path(__file__).with_name("waiter.py"))
 
 
 class MemberProcess(subprocess.Popen):
-    """A `subprocess.Popen` of nsenter whose signals reach the whole process group of the command.
+    """A `subprocess.Popen` of `command`, whose signals reach its whole process group.
 
-    nsenter waits outside for the command inside and ends as it ends (by the same signal, with the
-    same status), so `wait`, `poll` and `returncode` are the command's. It stops when the command
-    stops, and when it goes on it makes the command go on: SIGSTOP and SIGCONT return when it has.
+    enter: the command that runs another one inside, which leaves itself outside (a process namespace is
+        entered by children only). There, waiter.py waits for `command` and ends as it ends, by the same
+        signal, with the same status: so `wait`, `poll` and `returncode` are the command's.
+
+    It runs once this returns, with the present working directory; what could not enter has ended then.
     """
 
+    def __init__(self, enter: Sequence[str], command: Sequence[str], **options: Any) -> None:
+        reading, writing = os.pipe()
+        waiter = [sys.executable, "-IS", _WAITER, str(writing), os.getcwd()]
+        with os.fdopen(reading, "rb") as told:
+            try:
+                super().__init__([*enter, *waiter, *command], pass_fds=(writing,), **options)
+            finally:
+                os.close(writing)
+            leader = told.read()
+        self._leader = int(leader) if leader else None
+
     def send_signal(self, sig: int) -> None:
-        if self.poll() is not None:
+        if self.poll() is not None or self._leader is None:  # the latter: it is about to end
             return
-        leader = self._leader()
-        if leader is None:
-            super().send_signal(sig)  # nsenter hasn't forked yet
-        else:
-            _signal_group(leader, sig)
+        with contextlib.suppress(ProcessLookupError):  # the command has just ended
+            os.killpg(self._leader, sig)
             if sig in _ENDING:
-                _signal_group(leader, signal.SIGCONT)
-        if sig in (*_ENDING, signal.SIGCONT):
-            super().send_signal(signal.SIGCONT)
-        if sig == signal.SIGSTOP:
-            self._settle("T")
-            forked = self._leader()  # while it stopped
-            if leader is None and forked is not None:
-                _signal_group(forked, sig)
-        elif sig == signal.SIGCONT:
-            self._settle("S")  # it waits for the command again
-
-    def _settle(self, state: str) -> None:
-        """Returns when nsenter is in that state, or has ended."""
-        deadline = time.monotonic() + _SETTLED
-        while (now := self._state()) not in (state, "Z", "X") and time.monotonic() < deadline:
-            if now == "T":  # it followed a stop of the command's own only now
-                super().send_signal(signal.SIGCONT)
-            time.sleep(0.001)
-
-    def _state(self) -> str:
-        """As /proc has it: "T" is stopped, "S" waits, "Z" and "X" have ended."""
-        try:
-            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2][0]
-        except (FileNotFoundError, ProcessLookupError):
-            return "X"
-
-    def _leader(self) -> int | None:
-        try:
-            children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        except FileNotFoundError:
-            return None
-        return int(children[0]) if children else None
-
-
-def _signal_group(leader: int, sig: int) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it has just ended
-        try:
-            os.killpg(leader, sig)
-        except ProcessLookupError:
-            os.kill(leader, sig)  # it leads no group of its own yet
+                os.killpg(self._leader, signal.SIGCONT)
 
 
 def shell_status(returncode: int) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from stellatrain.lab.errors import LabError
 
 _UNITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
-_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(kbit|mbit|gbit)")
+_RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(kbit|mbit|gbit)", re.IGNORECASE)
 _SLOWEST, _FASTEST = 64e3, 32e9  # bits/s: below, a burst outlasts a queue; above, no tbf keeps up
 _BURST_SECONDS = 0.002
 _LEAST_BURST = 16384  # bytes: some full-size frames, also on a slow line
@@ -42,7 +42,7 @@ def parse_rate(text: str, name: str) -> Rate:
             f"{name} is '{text}', which is no rate; write a number and kbit, mbit or gbit "
             "(100mbit, 1.5gbit), or none for an unshaped link."
         )
-    bits_per_second = float(match[1]) * _UNITS[match[2]]
+    bits_per_second = float(match[1]) * _UNITS[match[2].lower()]
     if not _SLOWEST <= bits_per_second <= _FASTEST:
         raise LabError(
             f"{name} is '{text}'; the lab shapes rates from 64kbit to 32gbit (none: an unshaped link)."

@@ -65,20 +65,18 @@ class Sandbox:
             self.close()
             raise
 
-    def command(self, arguments: Sequence[str], *, session: bool = False) -> list[str]:
-        """Returns the command that runs `arguments` inside, in the present working directory and,
-        with `session`, as the leader of a session of its own."""
+    def enter(self) -> list[str]:
+        """Returns the command that runs another one, appended to it, inside; its children, not itself, are
+        in the process namespace."""
         pid = self._keeper.pid
         user = ["--user", "--preserve-credentials"] if self._user_namespace else []
-        enter = ["--mount", "--net", f"--pid=/proc/{pid}/ns/pid_for_children"]
-        leader = ["setsid"] if session else []
-        stay = ["env", f"--chdir={os.getcwd()}"]
-        return ["nsenter", f"--target={pid}", *user, *enter, *leader, *stay, *arguments]
+        namespaces = ["--mount", "--net", f"--pid=/proc/{pid}/ns/pid_for_children"]
+        return ["nsenter", f"--target={pid}", "--no-fork", *user, *namespaces]
 
     def run_script(self, lines: Sequence[str]) -> str:
         """Runs `lines` of shell inside, up to the first that fails, and returns what they print."""
         done = subprocess.run(
-            self.command(["sh", "-e"]),
+            [*self.enter(), "sh", "-e"],
             check=False,
             input="\n".join(lines),
             capture_output=True,
