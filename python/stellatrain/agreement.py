@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from stellatrain.errors import Error, error
+from stellatrain.errors import Error, error, sentence_of
 from stellatrain.messages import exchanged, require
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def together(
     except Exception as cause:  # whatever it was, the others must not wait for this member
         failure = cause
     code = failure.code if isinstance(failure, Error) else "io"  # another exception's .code is none of ours
-    mine = {"done": result} if failure is None else {"failed": [code, str(failure)]}
+    mine = {"done": result} if failure is None else {"failed": [code, _told(failure)]}
     outcomes = exchanged(run.session, what, mine, check_outcome)
     if any("failed" in outcome for outcome in outcomes):
         undo()
@@ -70,6 +70,11 @@ def together(
             sentence = sentence.removeprefix(f"{what}: ")  # as an Error that names the call itself has it
             raise error(code, f"{what}: {run.describe(rank)} could not do its part: {sentence}") from cause
     return [outcome["done"] for outcome in outcomes]
+
+
+def _told(failure: Exception) -> str:
+    """What the others read of it: an Error and the system's errors are sentences without their type."""
+    return str(failure) if isinstance(failure, (Error, OSError)) else sentence_of(failure)
 
 
 def until_all_heard(run: Run, what: str) -> None:

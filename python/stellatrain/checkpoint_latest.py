@@ -138,7 +138,14 @@ def newest(run: Run, directory: Path, missing_ok: bool) -> tuple[Latest | None, 
         text = path.read_text()
         _parsed(text, str(path))
     except FileNotFoundError:
-        missing, failure = True, error("io", f"there is no checkpoint in {directory}: it has no {path.name}")
+        missing, failure = (
+            True,
+            error(
+                "io",
+                f"there is no checkpoint in {directory}: it has no {path.name}; "
+                "missing_ok=True starts without one",
+            ),
+        )
     except Error as cause:
         text, failure = None, cause
     except (OSError, ValueError) as cause:

@@ -10,11 +10,11 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
 
-from stellatrain.errors import error
+from stellatrain.errors import error, shown
 
 log = logging.getLogger("stellatrain")
 
@@ -37,6 +37,7 @@ class Membership:
 
 
 _KINDS = {str: "text", int: "a whole number", float: "a number"}
+_TYPES = {str: str, int: Integral, float: Real}
 
 
 def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
@@ -95,10 +96,10 @@ def _number(kind: type, name: str, text: str) -> Any:
         raise error("configuration", f"{name} is '{text}'; it must be {_KINDS[kind]}") from None
 
 
-def _checked(name: str, value: Any, code: str, shown: str) -> Any:
+def _checked(name: str, value: Any, code: str, said: str) -> Any:
     holds, sentence = _RULES.get(name, (None, ""))
     if holds is not None and not holds(value):
-        raise error(code, f"{shown}; it must be {sentence}")
+        raise error(code, f"{said}; it must be {sentence}")
     return value
 
 
@@ -136,38 +137,55 @@ def membership(env: Mapping[str, str] = os.environ) -> Membership:
             f"this run has {found.world_size} members, but RANK is not set; give each member its own, from 0 "
             f"to {found.world_size - 1} (torchrun does), or set STELLA_RANK",
         )
+    _check_place(found, "configuration", "STELLA_COORDINATOR", "STELLA_PORT")
+    return found
+
+
+def checked(who: Any) -> Membership:
+    """A script's own Membership. Error("invalid_argument") that names what it cannot be."""
+    if not isinstance(who, Membership):
+        raise error("invalid_argument", f"who is {shown(who)}; it must be a Membership")
+    for part in fields(Membership):
+        value, kind = getattr(who, part.name), type(part.default)
+        if not isinstance(value, _TYPES[kind]):
+            raise error("invalid_argument", f"{part.name} is {shown(value)}; it must be {_KINDS[kind]}")
+        _checked(part.name, value, "invalid_argument", f"{part.name} is {shown(value)}")
+    _check_place(who, "invalid_argument", "coordinator", "port")
+    return who
+
+
+def _check_place(found: Membership, code: str, coordinator: str, port: str) -> None:
+    """coordinator, port: what the user calls them."""
     if not 0 <= found.rank < found.world_size:
         raise error(
-            "configuration",
+            code,
             f"rank {found.rank} does not exist in a world of {found.world_size} (ranks 0 to world size - 1); "
             "set RANK and WORLD_SIZE (torchrun does), or STELLA_RANK and STELLA_WORLD_SIZE",
         )
     if not 0 <= found.port < 65536:
-        raise error("configuration", f"STELLA_PORT is {found.port}; it must lie between 0 and 65535")
+        raise error(code, f"{port} is {found.port}; it must lie between 0 and 65535")
     if found.coordinator and found.world_size > 1:
-        _check_coordinator(found)
-    return found
+        _check_coordinator(found, code, f"{coordinator} is '{found.coordinator}'", port)
 
 
-def _check_coordinator(found: Membership) -> None:
+def _check_coordinator(found: Membership, code: str, text: str, own_port: str) -> None:
     """Every member's own mistakes, before anybody waits for anybody."""
-    text = f"STELLA_COORDINATOR is '{found.coordinator}'"
     host, _, port = found.coordinator.rpartition(":")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host.replace(":", "[")
     if not bare or "[" in bare or "]" in bare or not port.isdecimal() or not 0 < int(port) < 65536:
         raise error(
-            "configuration",
+            code,
             f"{text}; it must be host:port of member 0, as in 198.51.100.7:29400 or [2001:db8::7]:29400",
         )
     if found.rank != 0 or found.port == int(port):
         return
     if found.port == 0:
         raise error(
-            "configuration",
-            f"{text}, but STELLA_PORT is not set on member 0, which would listen on any port; set "
-            f"STELLA_PORT={int(port)} there",
+            code,
+            f"{text}, but {own_port} is not set on member 0, which would listen on any port; set "
+            f"{own_port}={int(port)} there",
         )
-    log.warning("%s, but member 0 listens on STELLA_PORT %d: is that port forwarded?", text, found.port)
+    log.warning("%s, but member 0 listens on %s %d: is that port forwarded?", text, own_port, found.port)
 
 
 def tuned(name: str, kind: type, argument: Any, env: Mapping[str, str] = os.environ) -> Any:
@@ -178,8 +196,8 @@ def tuned(name: str, kind: type, argument: Any, env: Mapping[str, str] = os.envi
     variable = f"STELLA_{name.upper()}"
     text = env.get(variable)
     if not text:
-        if not isinstance(argument, {str: str, int: Integral, float: Real}[kind]):
+        if not isinstance(argument, _TYPES[kind]):
             raise error("invalid_argument", f"{name} is {argument!r}; it must be {_KINDS[kind]}")
-        shown = repr(argument) if kind is str else argument
-        return _checked(name, argument, "invalid_argument", f"{name} is {shown}")
+        said = repr(argument) if kind is str else argument
+        return _checked(name, argument, "invalid_argument", f"{name} is {said}")
     return _checked(name, _number(kind, variable, text), "configuration", f"{variable} is '{text}'")

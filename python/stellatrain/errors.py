@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from numbers import Complex, Real
+import traceback
+from numbers import Complex, Integral, Real
 from typing import Any
+
+import torch
 
 from stellatrain._core import Error
 
@@ -18,6 +21,12 @@ def error(code: str, sentence: str) -> Error:
     return made
 
 
+def sentence_of(failure: BaseException) -> str:
+    """The last line of a traceback: "ValueError: this and that"; whatever is in it, UTF-8 can hold it."""
+    sentence = "".join(traceback.format_exception_only(failure)).strip()
+    return sentence.encode("utf-8", "replace").decode()
+
+
 def shown(value: Any) -> str:
     """`value` as Python writes it, with its middle left out where that is long."""
     try:
@@ -29,7 +38,10 @@ def shown(value: Any) -> str:
 
 
 def number(value: Any, name: str) -> float:
-    """As a float; Error("invalid_argument") that names the argument if it is none: text is none."""
+    """As a float; Error("invalid_argument") that names the argument if it is none: text is none.
+
+    What a GPU did wrong before, which shows when a tensor is read, is torch's error as it is.
+    """
     try:
         shape = tuple(getattr(value, "shape", ()))
         if math.prod(shape) == 1:
@@ -39,9 +51,20 @@ def number(value: Any, name: str) -> float:
             "invalid_argument",
             f"{name} is {shown(value)}; it must be one number, and small enough for a float",
         ) from cause
+    except torch.AcceleratorError:
+        raise
     except Exception as cause:  # whatever a value raises that is made a number
         raise error("invalid_argument", f"{name} is {shown(value)}; it must be one number") from cause
     raise error("invalid_argument", f"{name} has the shape {shape}; it must be one number")
+
+
+def whole(value: Any, name: str, least: int) -> int:
+    """As an int of at most 2^62; Error("invalid_argument") that names the argument if it is none."""
+    if not isinstance(value, Integral) or not least <= value <= 1 << 62:
+        raise error(
+            "invalid_argument", f"{name} is {shown(value)}; it must be a whole number, at least {least}"
+        )
+    return int(value)
 
 
 def _as_float(value: Any) -> float:

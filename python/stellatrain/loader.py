@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from numbers import Integral
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ from torch.utils.data import Dataset, IterableDataset, Sampler
 
 from stellatrain import _core, process_run
 from stellatrain.agreement import until_all_heard
-from stellatrain.errors import error, shown
+from stellatrain.errors import error, shown, whole
 from stellatrain.messages import exchanged, require
 from stellatrain.run import Run
 
@@ -78,8 +77,8 @@ def _samples_of(dataset: Any) -> int:
 class DataLoader(torch.utils.data.DataLoader):
     """torch's DataLoader; `batch_size` is this member's, each sample comes once per epoch over all members.
 
-    shuffle uses `seed` + epoch, equal on all members; every pass is a new epoch (set_epoch() sets its
-    number).
+    shuffle uses `seed` + epoch, equal on all members; every pass to the end is a new epoch (set_epoch()
+    sets its number). Both are whole numbers from 0 to 2^62.
     Where members have unequal numbers of batches, one that ends earlier contributes nothing until all have
     ended, inside the end of its loop; every member must have stepped at least once in it (docs/torch.md).
     Pass training=False for evaluation, where nobody steps.
@@ -111,10 +110,8 @@ class DataLoader(torch.utils.data.DataLoader):
                 "an IterableDataset has no length to deal out; use a map-style dataset",
             )
         samples = _samples_of(dataset)
-        if not isinstance(batch_size, Integral) or batch_size < 1:
-            raise error(
-                "invalid_argument", f"batch_size is {batch_size!r}; it must be a whole number, at least 1"
-            )
+        batch_size = whole(batch_size, "batch_size", least=1)
+        seed = whole(seed, "seed", least=0)
         if run is not None and not isinstance(run, Run):
             raise error("invalid_argument", f"run is {run!r}; it must be what stellatrain.init() returned")
         self._run = run if run is not None else process_run.default_run()
@@ -141,7 +138,7 @@ class DataLoader(torch.utils.data.DataLoader):
 
     def set_epoch(self, epoch: int) -> None:
         """The number of the next pass; it decides the order of a shuffled epoch."""
-        self._shares.epoch = epoch
+        self._shares.epoch = whole(epoch, "epoch", least=0)
 
     def __iter__(self) -> Iterator[Any]:
         optimizer = self._run.optimizer

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 
 from stellatrain.environment import Membership
-from stellatrain.errors import error
+from stellatrain.errors import error, sentence_of
 from stellatrain.optimizer import DistributedOptimizer
-from stellatrain.run import Run, sentence_of
+from stellatrain.run import Run
 
 log = logging.getLogger("stellatrain")
 

@@ -332,7 +332,7 @@ def test_what_fails_on_one_member_after_all_checks_is_told_to_all(checkpoint: Pa
         assert isinstance(failure, Error)
         assert failure.code == "io"
         assert "member 1 (" in str(failure)
-        assert "could not do its part: 'NoneType' object is not callable" in str(failure)
+        assert "could not do its part: TypeError: 'NoneType' object is not callable" in str(failure)
 
 
 def test_a_load_that_failed_elsewhere_leaves_no_moments_behind(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -296,3 +297,28 @@ def test_a_script_that_ignores_warnings_is_told_too() -> None:
         check=True,
     )
     assert "STELLA_DENSTY is set, but means nothing; STELLA_DENSITY does" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("who", "sentence"),
+    [
+        ("hello", "who is 'hello'; it must be a Membership"),
+        ({"rank": 0}, "who is {'rank': 0}; it must be a Membership"),
+        (Membership(rank="a"), "rank is 'a'; it must be a whole number"),
+        (Membership(port=2.5), "port is 2.5; it must be a whole number"),
+        (Membership(port=70_000), "port is 70000; it must lie between 0 and 65535"),
+        (Membership(join_timeout=float("nan")), "join_timeout is nan; it must be at least 0.001"),
+        (Membership(name=7), "name is 7; it must be text"),
+        (Membership(rank=3, world_size=2), "rank 3 does not exist in a world of 2"),
+        (Membership(rank=1, world_size=2, coordinator="here"), "coordinator is 'here'; it must be host:port"),
+        (
+            Membership(world_size=2, coordinator="a:5"),
+            "coordinator is 'a:5', but port is not set on member 0",
+        ),
+    ],
+)
+def test_what_cannot_be_a_script_s_own_membership_is_refused_at_once(who: Any, sentence: str) -> None:
+    with pytest.raises(Error) as failure:
+        Run(who)
+    assert failure.value.code == "invalid_argument"
+    assert str(failure.value).startswith(sentence)

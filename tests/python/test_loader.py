@@ -6,7 +6,9 @@ import re
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy
 import pytest
 import torch
 from conftest import outcomes_of_members, run_members
@@ -354,6 +356,9 @@ class Stream(torch.utils.data.IterableDataset):
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": "3"}, "batch_size is '3'"),
         ({"batch_size": None}, "batch_size is None"),
+        ({"seed": 1.5}, "seed is 1.5; it must be a whole number"),
+        ({"seed": -1}, "seed is -1; it must be a whole number, at least 0"),
+        ({"seed": 1 << 70}, "seed is 1180591620717411303424; it must be a whole number"),
     ],
 )
 def test_what_cannot_be_dealt_out_is_refused(arguments: dict, sentence: str) -> None:
@@ -364,3 +369,29 @@ def test_what_cannot_be_dealt_out_is_refused(arguments: dict, sentence: str) -> 
     assert isinstance(failure, Error)
     assert failure.code == "invalid_argument"
     assert sentence in str(failure)
+
+
+@pytest.mark.parametrize("epoch", [-1, 1.5, "2", None])
+def test_an_epoch_that_no_checkpoint_could_hold_is_refused(epoch: Any) -> None:
+    def member(run: Run):
+        DataLoader(dataset(4), run=run).set_epoch(epoch)
+
+    (failure,) = outcomes_of_members(1, member)
+    assert isinstance(failure, Error)
+    assert failure.code == "invalid_argument"
+    assert f"epoch is {epoch!r}; it must be a whole number, at least 0" in str(failure)
+
+
+def test_seed_epoch_and_batch_size_may_be_numpy_s() -> None:
+    def member(run: Run):
+        options = {"batch_size": numpy.int64(3), "seed": numpy.uint8(5)}
+        loader = DataLoader(dataset(7), shuffle=True, run=run, **options)
+        loader.set_epoch(numpy.int32(2))
+        return [batch[0].tolist() for batch in loader]
+
+    def plain(run: Run):
+        loader = DataLoader(dataset(7), 3, shuffle=True, seed=5, run=run)
+        loader.set_epoch(2)
+        return [batch[0].tolist() for batch in loader]
+
+    assert run_members(2, member) == run_members(2, plain)

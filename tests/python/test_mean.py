@@ -16,6 +16,7 @@ from conftest import outcomes_of_members, run_members
 from training import SPARSE, flat, loss_of, mlp, sgd, vectors
 
 from stellatrain import Error
+from stellatrain.errors import number
 from stellatrain.run import Run
 
 
@@ -208,3 +209,14 @@ def test_a_loss_with_its_graph_is_a_number_like_any_other() -> None:
         warnings.simplefilter("error")
         assert means([loss], [1]) == [6.0]
     assert means([numpy.float32(0.5), numpy.array([[1.5]])], [1, True]) == [1.0] * 2
+
+
+def test_what_a_gpu_did_wrong_before_is_not_blamed_on_the_value() -> None:
+    class Lost:
+        shape = ()
+
+        def item(self) -> float:
+            raise torch.AcceleratorError("CUDA error: device-side assert triggered")
+
+    with pytest.raises(torch.AcceleratorError):
+        number(Lost(), "value")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from conftest import outcomes_of_members, run_members
@@ -308,3 +310,21 @@ def test_complex_parameters_are_refused_by_their_type() -> None:
     (failure,) = outcomes_of_members(1, member)
     assert isinstance(failure, Error)
     assert "torch.complex64" in str(failure)
+
+
+@pytest.mark.parametrize(
+    ("model", "sentence"),
+    [
+        ("net", "model is 'net'; it must be a torch.nn.Module"),
+        (torch.nn.Linear(2, 2, device="meta"), "'weight' is on the device 'meta' and has no values"),
+        (torch.nn.LazyLinear(2), "'weight' has no shape yet: the model is lazy"),
+    ],
+)
+def test_a_model_without_values_is_refused(model: Any, sentence: str) -> None:
+    def member(run: Run):
+        run.distribute(model, adamw(mlp()))
+
+    (failure,) = outcomes_of_members(1, member)
+    assert isinstance(failure, Error)
+    assert failure.code == "invalid_argument"
+    assert sentence in str(failure)
