@@ -11,8 +11,8 @@
 
 namespace stella {
 
-// Starts to load, from `array`, the block that comes some places after place k of `blocks`: its first cache
-// line, behind which the hardware sees the others coming.
+// Starts to load, from `array`, the block that comes some places after place k of `blocks`: one cache line,
+// as large as kBlock values of fp32.
 template <class T>
 void prefetch_block(std::span<const BlockId> blocks, std::size_t k, const T* array,
                     std::size_t block = kBlock) {
