@@ -113,8 +113,8 @@ void Pipeline::start(std::shared_ptr<Step> step) {
   times_.time(&EngineStats::step_copy, [&] { step->trainer_may_go_on.wait(1); });
 }
 
-void Pipeline::take(Iteration t, std::span<float* const> parameters) {
-  say_what_is_awaited(t, /*in_step=*/true);
+void Pipeline::take(Iteration t, std::span<float* const> parameters, const char* where) {
+  say_what_is_awaited(t, where);
   for (BucketId bucket = 0; bucket < gates_.size(); ++bucket) {
     times_.time(&EngineStats::step_wait, [&] { wait_applied(*gates_[bucket], t); });
     times_.time(&EngineStats::step_publish, [&] { rule_.publish(bucket, t, parameters); });
@@ -122,15 +122,15 @@ void Pipeline::take(Iteration t, std::span<float* const> parameters) {
   }
 }
 
-void Pipeline::quiesce(Iteration t) {
-  say_what_is_awaited(t, /*in_step=*/false);
+void Pipeline::quiesce(Iteration t, const char* where) {
+  say_what_is_awaited(t, where);
   for (const auto& gates : gates_) wait_applied(*gates, t);
   std::unique_lock lock(mutex_);
   idle_.wait(lock, [this] { return running_ == 0; });
 }
 
-void Pipeline::say_what_is_awaited(Iteration t, bool in_step) {
-  asio::post(network_, [&exchange = exchange_, t, in_step] { exchange.trainer_waits_for(t, in_step); });
+void Pipeline::say_what_is_awaited(Iteration t, const char* where) {
+  asio::post(network_, [&exchange = exchange_, t, where] { exchange.trainer_waits_for(t, where); });
 }
 
 void Pipeline::wait_applied(Gates& gates, Iteration t) {

@@ -47,10 +47,11 @@ class Pipeline {
 
   // Waits until iteration t is applied, bucket by bucket, and takes it into the parameters. Each t once, in
   // order.
-  void take(Iteration t, std::span<float* const> parameters);
+  //   where  "in step()": the call that waits, for errors; a literal
+  void take(Iteration t, std::span<float* const> parameters, const char* where);
 
-  // Waits until iteration t is applied in all buckets and nothing is under way.
-  void quiesce(Iteration t);
+  // Waits until iteration t is applied in all buckets and nothing is under way. `where` as above.
+  void quiesce(Iteration t, const char* where);
 
   // The least level of all members in iteration t; known once t is applied.
   Level least_level(Iteration t) const;
@@ -88,7 +89,7 @@ class Pipeline {
   Iteration seen_before(Iteration t) const { return t - std::max<Iteration>(staleness_, 1); }
   void finished(std::exception_ptr error);
   // The trainer's thread waits for iteration t now.
-  void say_what_is_awaited(Iteration t, bool in_step);
+  void say_what_is_awaited(Iteration t, const char* where);
   // Blocks the trainer's thread until iteration t of the bucket is applied.
   void wait_applied(Gates& gates, Iteration t);
   void note_levels(std::span<const PayloadPtr> payloads);

@@ -77,7 +77,7 @@ void PipelinedEngine::tell_others() {
 void PipelinedEngine::step(const StepInput& input) {
   const auto step = begin(Level::active, input);
   const Iteration t = step->iteration;
-  if (t >= staleness_) pipeline_->take(t - staleness_, input.parameters);
+  if (t >= staleness_) pipeline_->take(t - staleness_, input.parameters, "in step()");
   if (const auto bad = step->bad_tensor()) {
     throw Error(ErrorCode::nonfinite,
                 "the gradient of '" + tensors_[*bad].name + "' holds NaN or infinity at iteration " +
@@ -93,14 +93,15 @@ void PipelinedEngine::drain(Level level, std::span<float* const> parameters,
   input.parameters = parameters;
   input.groups = groups;
   input.skip = true;
+  const char* where = level == Level::finished ? "in finish()" : "at the end of its DataLoader's epoch";
   Iteration t = 0;
   do {
     t = begin(level, input)->iteration;
-    if (t >= staleness_) pipeline_->take(t - staleness_, parameters);
-    pipeline_->quiesce(t);
+    if (t >= staleness_) pipeline_->take(t - staleness_, parameters, where);
+    pipeline_->quiesce(t, where);
   } while (pipeline_->least_level(t) < level);
   if (level != Level::finished) return;
-  pipeline_->take(t, parameters);
+  pipeline_->take(t, parameters, where);
   Bytes mine;
   ByteWriter(mine).put(rule_->digest());
   expect_everywhere(
@@ -153,7 +154,7 @@ void PipelinedEngine::expect_everywhere(const std::string& tag, const Bytes& min
 
 void PipelinedEngine::quiesce() {
   pipeline_->check();
-  pipeline_->quiesce(iteration_);
+  pipeline_->quiesce(iteration_, "to read or set its state (save, digest, state_dict, load_state_dict)");
 }
 
 void PipelinedEngine::set_density(double density) {

@@ -10,22 +10,6 @@
 #include "net/reminder.hpp"
 
 namespace stella {
-namespace {
-
-// Where a trainer waits that contributed so.
-std::string place_of(Level level, bool in_step) {
-  switch (level) {
-    case Level::active:
-      return in_step ? "in step()" : "to read its own state (save, digest, state_dict)";
-    case Level::epoch_ended:
-      return "at the end of its DataLoader's epoch";
-    case Level::finished:
-      return "in finish()";
-  }
-  return "in a call";
-}
-
-}  // namespace
 
 Exchange::Exchange(Group& group, ExchangeOptions options)
     : group_(group),
@@ -78,9 +62,9 @@ asio::awaitable<std::vector<PayloadPtr>> Exchange::all_gather(PayloadPtr mine) {
 
 void Exchange::began(Iteration iteration) { group_.set_begun(iteration); }
 
-void Exchange::trainer_waits_for(Iteration iteration, bool in_step) {
+void Exchange::trainer_waits_for(Iteration iteration, std::string where) {
   awaited_ = iteration;
-  awaited_in_step_ = in_step;
+  awaited_where_ = std::move(where);
   end_deadlock();
 }
 
@@ -93,19 +77,17 @@ void Exchange::end_deadlock() {
       if (key.first > awaited_) break;
       const auto& payloads = waiting->payloads;
       if (key.first <= theirs->begun || payloads[rank] || !payloads[group_.rank()]) continue;
-      waiting->complete.fail(std::make_exception_ptr(deadlock(key.first, *waiting, rank, *theirs)));
+      waiting->complete.fail(std::make_exception_ptr(deadlock(key.first, rank, *theirs)));
       return;
     }
   }
 }
 
-Error Exchange::deadlock(Iteration iteration, const Round& waiting, Rank rank,
-                         const CallAhead& theirs) const {
-  const auto& ours = waiting.payloads[group_.rank()]->header();
+Error Exchange::deadlock(Iteration iteration, Rank rank, const CallAhead& theirs) const {
   return Error(ErrorCode::mismatch,
                group_.describe(rank) + " waits in " + theirs.call + ", after iteration " +
                    std::to_string(theirs.begun) + ", for " + group_.describe(group_.rank()) +
-                   ", which waits " + place_of(ours.level, awaited_in_step_) + " for its part of iteration " +
+                   ", which waits " + awaited_where_ + " for its part of iteration " +
                    std::to_string(iteration) +
                    ": all members must make the same calls (step, save, mean, finish) in the same order");
 }

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -51,8 +52,8 @@ class Exchange {
   // The trainer's thread waits until that iteration is gathered, and calls nothing before. If a member has
   // called a collective in place of that iteration, each of the two waits for the other: the all-gather
   // throws Error(mismatch) that says so.
-  //   in_step  for the update that step() returns with; else for the end of all that is under way
-  void trainer_waits_for(Iteration iteration, bool in_step);
+  //   where  "in step()"; stands behind "waits" in that sentence
+  void trainer_waits_for(Iteration iteration, std::string where);
 
   // Every all-gather, under way or to come, throws `error`.
   void fail(const Error& error);
@@ -79,7 +80,7 @@ class Exchange {
   void forget_gathered(BucketId bucket);
   void note_finished(const Round& complete);
   void end_deadlock();
-  Error deadlock(Iteration iteration, const Round& waiting, Rank rank, const CallAhead& theirs) const;
+  Error deadlock(Iteration iteration, Rank rank, const CallAhead& theirs) const;
   void hint(Key key, std::chrono::milliseconds waited) const;
   void give_up(Key key, Round& waiting);
   std::string missing(const Round& waiting) const;
@@ -91,7 +92,7 @@ class Exchange {
   std::unique_ptr<Error> failure_;
   std::chrono::milliseconds longest_{0};  // wait so far
   Iteration awaited_ = 0;                 // by the trainer's thread
-  bool awaited_in_step_ = true;
+  std::string awaited_where_;
   std::vector<bool> noted_finished_;  // by rank
 };
 

@@ -8,7 +8,7 @@ namespace {
 
 constexpr std::size_t kMaxSentence = kMaxAbort - 8;
 
-// Numbers on the wire, which never change. What only the sender can act on reaches others as peer_lost.
+// Numbers on the wire, which never change.
 constexpr std::uint8_t kPeerLost = 1;
 constexpr std::uint8_t kMismatch = 2;
 constexpr std::uint8_t kProtocol = 3;
@@ -41,6 +41,8 @@ ErrorCode from_wire(std::uint8_t code) {
 }
 
 }  // namespace
+
+ErrorCode code_for_others(ErrorCode code) { return from_wire(to_wire(code)); }
 
 Bytes encode(const Error& reason) {
   Bytes bytes;

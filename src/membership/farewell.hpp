@@ -9,6 +9,9 @@
 
 namespace stella {
 
+// As which they learn of it: what only the sender can act on is peer_lost to them.
+ErrorCode code_for_others(ErrorCode code);
+
 // The sentence is cut, between two characters, where it would not fit the frame.
 Bytes encode(const Error& reason);
 

@@ -114,15 +114,15 @@ std::string Mesh::place() const {
   return begun_ == 0 ? "" : " (in iteration " + std::to_string(begun_) + ")";
 }
 
-// After the loss of a member in the middle of training.
-std::string Mesh::what_to_do(ErrorCode code) const {
-  if (code != ErrorCode::peer_lost || begun_ == 0) return "";
-  return "; to go on, start all members again and load the last checkpoint";
+// For who is told that a member was lost in the middle of training.
+std::string Mesh::what_to_do() const {
+  return begun_ == 0 ? "" : "; to go on, start all members again and load the last checkpoint";
 }
 
+// Of a member that was lost in the middle of training.
 Error Mesh::with_place(const Error& error) const {
   if (error.code() != ErrorCode::peer_lost || begun_ == 0) return error;
-  return Error(error.code(), error.what() + place() + what_to_do(error.code()));
+  return Error(error.code(), error.what() + place() + what_to_do());
 }
 
 void Mesh::note_left(Rank rank) {
@@ -191,8 +191,9 @@ void Mesh::fail_and_throw(const Error& reason) {
 
 asio::awaitable<void> Mesh::abort(std::string sentence, ErrorCode code) {
   if (ending()) co_return;
+  const std::string advice = code_for_others(code) == ErrorCode::peer_lost ? what_to_do() : "";
   stop(Error(ErrorCode::cancelled, "this member stopped: " + sentence),
-       Error(code, describe(options_.rank) + " stopped: " + sentence + place() + what_to_do(code)));
+       Error(code, describe(options_.rank) + " stopped: " + sentence + place() + advice));
   if (joined_) on_failure(*failure_);
   while (connected()) co_await changed_.wait();
 }

@@ -94,7 +94,7 @@ class Mesh {
   void handle(Rank from, Frame frame);
   void take(Rank from, Frame frame);
   std::string place() const;  // " (in iteration 5)"; before the first: nothing
-  std::string what_to_do(ErrorCode code) const;
+  std::string what_to_do() const;
   Error with_place(const Error& error) const;
   void note_left(Rank rank);
   void fail(const Error& reason);

@@ -58,9 +58,9 @@ TEST(Pipeline, TheFirstUpdateIsNotAppliedWhileTheTrainerTakesWhatWasThereBefore)
     Pipeline pipeline(cpu, net.io().get_executor(), *exchange, rule, 1, [](const Error&) {});
     for (Iteration t = 1; t <= 3; ++t) {
       pipeline.start(std::make_shared<Step>(t, Level::active, StepInput{}, 1));
-      pipeline.take(t - 1, {});
+      pipeline.take(t - 1, {}, "in step()");
     }
-    pipeline.quiesce(3);
+    pipeline.quiesce(3, "at the end");
   }
   net.call([&] { exchange.reset(); });
 }

@@ -50,8 +50,8 @@ class Side {
   void began(Iteration iteration) {
     member_.net().call([&] { exchange_->began(iteration); });
   }
-  void trainer_waits_for(Iteration iteration, bool in_step = true) {
-    member_.net().call([&] { exchange_->trainer_waits_for(iteration, in_step); });
+  void trainer_waits_for(Iteration iteration, std::string where = "in step()") {
+    member_.net().call([&] { exchange_->trainer_waits_for(iteration, std::move(where)); });
   }
   void restart_after(Iteration iteration) {
     member_.net().call([&] { exchange_->restart_after(iteration); });
@@ -363,10 +363,10 @@ TEST(Exchange, WhoWouldWaitForEverOutsideOfAStepIsNotSaidToBeInOne) {
   sides[0]->trainer_waits_for(1);
   auto save = members[1]->net().start(members[1]->group().all_gather("save", {}));
   EXPECT_EQ(step.wait_for(50ms), std::future_status::timeout);
-  sides[0]->trainer_waits_for(2, /*in_step=*/false);
+  sides[0]->trainer_waits_for(2, "to read its state");
   const Error error = error_of([&] { step.get(); });
   EXPECT_EQ(error.code(), ErrorCode::mismatch);
-  EXPECT_NAMES(error, "), which waits to read its own state (save, digest, state_dict) for its part of");
+  EXPECT_NAMES(error, "), which waits to read its state for its part of iteration 2");
 }
 
 void await_call_of_member_1(Members& members) {
