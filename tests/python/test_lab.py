@@ -147,13 +147,18 @@ def test_the_worst_status_comes_back_and_the_others_are_ended_after_the_grace(la
 
 def test_a_stopped_member_is_ended_too_and_leaves_nothing_behind(lab: Lab) -> None:
     """What is stopped takes no signal but SIGKILL until it goes on."""
+    before = children()
     start = time.monotonic()
     stopped = "[ $RANK = 2 ] && { sleep 0.5; exit 7; }; kill -STOP $$"
     assert lab.run(["sh", "-c", stopped], grace=0.2) == 7
     assert time.monotonic() - start < 5
-    children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
-    left = [child for path in children for child in path.read_text().split()]
-    assert "waiter.py" not in "".join(Path(f"/proc/{child}/cmdline").read_text() for child in left)
+    assert children() == before
+
+
+def children() -> set[str]:
+    """Of this process, those that ended but were not awaited among them."""
+    lists = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    return {child for path in lists for child in path.read_text().split()}
 
 
 def test_a_member_can_be_stopped_and_goes_on(lab: Lab) -> None:
@@ -209,7 +214,8 @@ def test_a_member_that_a_signal_ends_ends_by_that_signal(lab: Lab) -> None:
 def test_a_command_starts_with_the_signals_that_a_shell_would_give_it(lab: Lab) -> None:
     """Python ignores two, which its children would inherit."""
     with lab.popen("c0m0", ["grep", "SigIgn", "/proc/self/status"], stdout=-1, text=True) as process:
-        assert process.stdout.read().split() == ["SigIgn:", "0000000000000000"]
+        ignored = int(process.stdout.read().split()[1], 16)
+    assert not ignored & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1)
 
 
 @pytest.mark.parametrize("up", [True, False], ids=["when it is up", "while it starts"])

@@ -23,27 +23,47 @@ class MemberProcess(subprocess.Popen):
         entered by children only). There, waiter.py waits for `command` and ends as it ends, by the same
         signal, with the same status: so `wait`, `poll` and `returncode` are the command's.
 
-    It runs once this returns, with the present working directory; what could not enter has ended then.
+    `command` runs in the present working directory.
     """
 
     def __init__(self, enter: Sequence[str], command: Sequence[str], **options: Any) -> None:
+        directory = os.getcwd()
         reading, writing = os.pipe()
-        waiter = [sys.executable, "-IS", _WAITER, str(writing), os.getcwd()]
-        with os.fdopen(reading, "rb") as told:
-            try:
-                super().__init__([*enter, *waiter, *command], pass_fds=(writing,), **options)
-            finally:
-                os.close(writing)
-            leader = told.read()
-        self._leader = int(leader) if leader else None
+        self._told = os.fdopen(reading, "rb")
+        self._leader: int | None = None
+        try:
+            waiter = [sys.executable, "-IS", _WAITER, str(writing), directory]
+            passed = (*options.pop("pass_fds", ()), writing)
+            super().__init__([*enter, *waiter, *command], pass_fds=passed, **options)
+        except BaseException:
+            self._told.close()
+            raise
+        finally:
+            os.close(writing)
 
     def send_signal(self, sig: int) -> None:
-        if self.poll() is not None or self._leader is None:  # the latter: it is about to end
+        """Once the command runs, for which this waits."""
+        if self.poll() is not None:
+            return
+        leader = self._await_leader()
+        if leader is None:  # the command never came to be, and the waiter is about to end
             return
         with contextlib.suppress(ProcessLookupError):  # the command has just ended
-            os.killpg(self._leader, sig)
+            os.killpg(leader, sig)
             if sig in _ENDING:
-                os.killpg(self._leader, signal.SIGCONT)
+                os.killpg(leader, signal.SIGCONT)
+
+    def _await_leader(self) -> int | None:
+        if not self._told.closed:
+            with self._told:
+                if told := self._told.read():  # until the command runs
+                    self._leader = int(told)
+        return self._leader
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):  # one that never came to be
+            self._told.close()
+        super().__del__()
 
 
 def shell_status(returncode: int) -> int:
