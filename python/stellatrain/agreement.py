@@ -74,7 +74,8 @@ def together(
 
 def _told(failure: Exception) -> str:
     """What the others read of it: an Error and the system's errors are sentences without their type."""
-    return str(failure) if isinstance(failure, (Error, OSError)) else sentence_of(failure)
+    sentence = str(failure) if isinstance(failure, (Error, OSError)) else ""
+    return sentence or sentence_of(failure)
 
 
 def until_all_heard(run: Run, what: str) -> None:

@@ -137,6 +137,12 @@ def membership(env: Mapping[str, str] = os.environ) -> Membership:
             f"this run has {found.world_size} members, but RANK is not set; give each member its own, from 0 "
             f"to {found.world_size - 1} (torchrun does), or set STELLA_RANK",
         )
+    if not 0 <= found.rank < found.world_size:
+        raise error(
+            "configuration",
+            f"{_no_rank(found)}; set RANK and WORLD_SIZE (torchrun does), or STELLA_RANK and "
+            "STELLA_WORLD_SIZE",
+        )
     _check_place(found, "configuration", "STELLA_COORDINATOR", "STELLA_PORT")
     return found
 
@@ -144,24 +150,28 @@ def membership(env: Mapping[str, str] = os.environ) -> Membership:
 def checked(who: Any) -> Membership:
     """A script's own Membership. Error("invalid_argument") that names what it cannot be."""
     if not isinstance(who, Membership):
-        raise error("invalid_argument", f"who is {shown(who)}; it must be a Membership")
+        # Not its value: that may hold the secret.
+        raise error(
+            "invalid_argument", f"who is something of type {type(who).__name__}; it must be a Membership"
+        )
     for part in fields(Membership):
         value, kind = getattr(who, part.name), type(part.default)
+        said = f"{part.name} is {shown(value) if part.repr else f'something of type {type(value).__name__}'}"
         if not isinstance(value, _TYPES[kind]):
-            raise error("invalid_argument", f"{part.name} is {shown(value)}; it must be {_KINDS[kind]}")
-        _checked(part.name, value, "invalid_argument", f"{part.name} is {shown(value)}")
+            raise error("invalid_argument", f"{said}; it must be {_KINDS[kind]}")
+        _checked(part.name, value, "invalid_argument", said)
+    if not 0 <= who.rank < who.world_size:
+        raise error("invalid_argument", _no_rank(who))
     _check_place(who, "invalid_argument", "coordinator", "port")
     return who
 
 
+def _no_rank(who: Membership) -> str:
+    return f"rank {who.rank} does not exist in a world of {who.world_size} (ranks 0 to world size - 1)"
+
+
 def _check_place(found: Membership, code: str, coordinator: str, port: str) -> None:
     """coordinator, port: what the user calls them."""
-    if not 0 <= found.rank < found.world_size:
-        raise error(
-            code,
-            f"rank {found.rank} does not exist in a world of {found.world_size} (ranks 0 to world size - 1); "
-            "set RANK and WORLD_SIZE (torchrun does), or STELLA_RANK and STELLA_WORLD_SIZE",
-        )
     if not 0 <= found.port < 65536:
         raise error(code, f"{port} is {found.port}; it must lie between 0 and 65535")
     if found.coordinator and found.world_size > 1:

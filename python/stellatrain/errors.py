@@ -11,6 +11,7 @@ import torch
 
 from stellatrain._core import Error
 
+_ACCELERATOR_ERROR = getattr(torch, "AcceleratorError", ())  # torch 2.8 and later
 _SHOWN = 60  # characters of a value in a sentence
 
 
@@ -51,7 +52,7 @@ def number(value: Any, name: str) -> float:
             "invalid_argument",
             f"{name} is {shown(value)}; it must be one number, and small enough for a float",
         ) from cause
-    except torch.AcceleratorError:
+    except _ACCELERATOR_ERROR:
         raise
     except Exception as cause:  # whatever a value raises that is made a number
         raise error("invalid_argument", f"{name} is {shown(value)}; it must be one number") from cause
@@ -62,7 +63,8 @@ def whole(value: Any, name: str, least: int) -> int:
     """As an int of at most 2^62; Error("invalid_argument") that names the argument if it is none."""
     if not isinstance(value, Integral) or not least <= value <= 1 << 62:
         raise error(
-            "invalid_argument", f"{name} is {shown(value)}; it must be a whole number, at least {least}"
+            "invalid_argument",
+            f"{name} is {shown(value)}; it must be a whole number, at least {least} and at most 2^62",
         )
     return int(value)
 

@@ -10,7 +10,7 @@ import torch
 
 from stellatrain import _core
 from stellatrain.bridge import ParameterBridge
-from stellatrain.errors import error
+from stellatrain.errors import error, shown
 from stellatrain.messages import exchanged
 from stellatrain.settings import MOMENTS
 
@@ -103,6 +103,11 @@ def _check_entry(bridge: ParameterBridge, entry: Mapping[str, Any]) -> None:
     needed_of = dict.fromkeys(chain(*MOMENTS.values()), tuple(bridge.parameter.shape)) | {STEPS: blocks}
     for name, needed in needed_of.items():
         value = entry.get(name)
+        if value is not None and not isinstance(value, torch.Tensor):
+            raise error(
+                "invalid_argument",
+                f"optimizer state '{name}' of '{bridge.name}' is {shown(value)}; it must be a tensor",
+            )
         if value is not None and (shape := tuple(value.shape)) != needed:
             raise error(
                 "invalid_argument",

@@ -15,6 +15,7 @@ from stellatrain.run import Run
     [
         (MemoryError(), "MemoryError"),
         (KeyError("lr"), "KeyError: 'lr'"),
+        (TimeoutError(), "TimeoutError"),
         (OSError(28, "No space left on device"), "[Errno 28] No space left on device"),
     ],
 )
@@ -28,6 +29,8 @@ def test_whatever_goes_wrong_on_one_member_is_told_to_all_in_words(failure: Exce
         with pytest.raises(Error) as raised:
             together(run, "mean", lambda: work(run))
         assert str(raised.value).startswith("mean: member 1 (")
-        return str(raised.value).partition(" could not do its part: ")[2], together(run, "mean", lambda: 7)
+        went_on = together(run, "mean", lambda: 7)
+        run.finish()
+        return str(raised.value).partition(" could not do its part: ")[2], went_on
 
     assert run_members(3, member) == [(told, [7, 7, 7])] * 3

@@ -302,8 +302,9 @@ def test_a_script_that_ignores_warnings_is_told_too() -> None:
 @pytest.mark.parametrize(
     ("who", "sentence"),
     [
-        ("hello", "who is 'hello'; it must be a Membership"),
-        ({"rank": 0}, "who is {'rank': 0}; it must be a Membership"),
+        ("hello", "who is something of type str; it must be a Membership"),
+        ({"rank": 0}, "who is something of type dict; it must be a Membership"),
+        (Membership(secret=b"stella-secret-1:0"), "secret is something of type bytes; it must be text"),
         (Membership(rank="a"), "rank is 'a'; it must be a whole number"),
         (Membership(port=2.5), "port is 2.5; it must be a whole number"),
         (Membership(port=70_000), "port is 70000; it must lie between 0 and 65535"),
