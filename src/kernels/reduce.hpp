@@ -1,4 +1,4 @@
-// The three loops of a merge: sums of contributions, and their mean. Same bits on every target.
+// The loops of a merge: sums of contributions, their mean, and what is left of it. Same bits on every target.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,9 @@ namespace stella {
 
 // sum[i] += values[i]; any length. The two do not overlap.
 void add(std::span<const float> values, float* sum);
+
+// from[i] -= values[i]; any length. The two do not overlap.
+void subtract(std::span<const float> values, float* from);
 
 // Adds block k of `values` to block positions[k] of `sum`.
 //   values     [positions.size() * kBlock] fp32

@@ -26,6 +26,21 @@ TEST(Add, EveryLengthGivesTheBitsOfThePlainLoop) {
   }
 }
 
+TEST(Subtract, EveryLengthGivesTheBitsOfThePlainLoop) {
+  Random random(seed());
+  for (std::size_t size : {0, 1, 3, 8, 9, 16, 17, 100}) {
+    const auto values = normal(random, size);
+    const auto from = normal(random, size + 1);
+    auto expected = from;
+    for (std::size_t i = 0; i < size; ++i) expected[i] -= values[i];
+    on_every_target([&] {
+      auto own = from;
+      subtract(values, own.data());
+      EXPECT_TRUE(same_bits(own, expected));
+    });
+  }
+}
+
 TEST(ScatterAdd, EachBlockIsAddedAtItsPositionAndTheOthersStay) {
   Random random(seed());
   for (std::size_t blocks : {0, 1, 2, 50}) {
