@@ -1,6 +1,6 @@
 # The rooms of the house, from the ground up. A room includes only from rooms before it in this list
 # (docs/architecture.md); tools/check_rooms.py holds the build to it.
-set(STELLA_ROOMS base kernels compress optim net membership exchange engine)
+set(STELLA_ROOMS base kernels compress optim net membership exchange control engine)
 
 # stella_room(NAME SOURCES ... LINK ...): a static library stella_<NAME>.
 function(stella_room name)

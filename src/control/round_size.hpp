@@ -1,0 +1,30 @@
+// How much a round of rule="local" carries: as much as the link takes while the trainer makes a step.
+#pragma once
+
+#include <cstddef>
+
+namespace stella {
+
+// What a member sends in a round.
+struct RoundSize {
+  std::size_t blocks = 1;  // of a fragment
+  unsigned bits = 1;       // of a value: 1, 2, 4, 8 or 32
+  friend bool operator==(const RoundSize&, const RoundSize&) = default;
+};
+
+// What one looks at after a round. Seconds, above 0.
+struct RoundTimes {
+  double step = 0;   // between two steps of the trainer
+  double round = 0;  // from the snapshot until all contributions were applied
+};
+
+// The size of later rounds. A round that takes longer than a step makes what it carries stale: it gets
+// smaller; one that is over early leaves the link idle: it gets larger, until the fragments under way are the
+// whole model, and only then finer (at equal bytes one bit of everything beat two bits of half of it:
+// algorithms in docs/rules.md). Changes by a factor of two at most. Nonsense (zero, NaN, infinite times)
+// changes nothing. Pure.
+//   most   blocks of a fragment, at most
+//   least  and at least
+RoundSize next_size(RoundSize now, RoundTimes times, std::size_t least, std::size_t most);
+
+}  // namespace stella
