@@ -23,6 +23,10 @@ struct TensorSpec {
 };
 
 struct EngineOptions {
+  // "sparse": StellaTrain's. Gradients go to the others, an optimizer on the CPU steps weights that are the
+  // same everywhere. "local": the trainer's own optimizer steps; the members tell each other, piece by piece,
+  // what the others have not seen of their weights (docs/rules.md). Equal on all members.
+  std::string rule = "sparse";
   // Share of the parameters that this member sends per iteration, (0, 1]. 1 sends every gradient. Members may
   // differ. The papers' "99 % compression with N members" is density 0.01/N.
   double density = 0.01;
@@ -32,7 +36,8 @@ struct EngineOptions {
   // How blocks are picked below density 1: "blocks" (largest first), "threshold" (the paper's) or "random".
   std::string selector = "blocks";
   // Values on the wire: "fp32", "bf16", or codes with a step for each block: "int8", "int4", "int2", "int1"
-  // (docs/encoding.md). The rounding error stays in the residual.
+  // (docs/encoding.md). The rounding error stays in the residual. Under "local" also "auto": as many bits as
+  // the link takes.
   std::string wire = "fp32";
   // Elements that are chosen and sent together: 16, 32 or 64. Larger blocks cost fewer bytes for ids and for
   // the steps of codes (at 1 bit 1.5, 1.25 or 1.125 bits for a value, and the id), and choose less finely.
@@ -46,6 +51,8 @@ struct EngineOptions {
   // collective call: distribute, a checkpoint, the end. Covers slow evaluations; a dead member is noticed far
   // earlier (SessionOptions::peer_timeout_seconds).
   double step_timeout_seconds = 1800;
+  // Under "local": step() waits for the others once no round was over for so long.
+  double max_drift_seconds = 120;
 };
 
 // How a gradient's numbers lie in memory.

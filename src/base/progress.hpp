@@ -51,6 +51,11 @@ class Progress {
     for (auto& [iteration, resume] : waiters) resume(error);
   }
 
+  bool has_passed(Iteration t) const {
+    std::lock_guard lock(mutex_);
+    return t <= reached_;
+  }
+
   // Resumes once t has passed.
   asio::awaitable<void> reached(Iteration t) {
     return suspend([this, t](Resume resume) {
@@ -83,7 +88,7 @@ class Progress {
   }
 
  private:
-  std::mutex mutex_;  // guards what follows
+  mutable std::mutex mutex_;  // guards what follows
   Iteration reached_;
   std::exception_ptr error_;
   std::vector<std::pair<Iteration, Resume>> waiters_;

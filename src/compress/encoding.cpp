@@ -266,6 +266,32 @@ std::vector<BlockId> in_parts(std::vector<BlockId> blocks, std::size_t block) {
 
 }  // namespace
 
+ValueCoding coding_named(const std::string& wire) {
+  constexpr std::pair<const char*, ValueCoding> kNames[] = {
+      {"fp32", ValueCoding::fp32}, {"bf16", ValueCoding::bf16}, {"int8", ValueCoding::int8},
+      {"int4", ValueCoding::int4}, {"int2", ValueCoding::int2}, {"int1", ValueCoding::int1}};
+  for (const auto& [name, coding] : kNames) {
+    if (wire == name) return coding;
+  }
+  throw Error(ErrorCode::invalid_argument,
+              "wire is '" + wire + "'; supported are fp32, bf16, int8, int4, int2 and int1");
+}
+
+ValueCoding coding_of_bits(unsigned bits) {
+  switch (bits) {
+    case 1:
+      return ValueCoding::int1;
+    case 2:
+      return ValueCoding::int2;
+    case 4:
+      return ValueCoding::int4;
+    case 8:
+      return ValueCoding::int8;
+    default:
+      return ValueCoding::fp32;
+  }
+}
+
 void encode_blocks(std::span<const BlockId> blocks, const Coding& coding, std::span<float> residual,
                    Bytes& out) {
   assert(is_block_size(coding.block) && residual.size() % coding.block == 0);

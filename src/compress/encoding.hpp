@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "base/bytes.hpp"
 #include "base/ids.hpp"
@@ -12,8 +13,14 @@
 
 namespace stella {
 
-// fp32 and bf16 numbers, or codes of so many bits with a step for each block (kernels/quantize.hpp).
+// From fine to coarse: fp32 and bf16 numbers, or codes of so many bits with a step for each block
+// (kernels/quantize.hpp).
 enum class ValueCoding : std::uint8_t { fp32 = 0, bf16 = 1, int8 = 2, int4 = 3, int2 = 4, int1 = 5 };
+
+// Of "fp32", "bf16", "int8", "int4", "int2" or "int1". Throws Error(invalid_argument).
+ValueCoding coding_named(const std::string& wire);
+// Of 1, 2, 4, 8 or 32 bits for a value.
+ValueCoding coding_of_bits(unsigned bits);
 
 // A block at the end of a tensor that does not fill it. What lies behind is padding: +0 in every residual and
 // in everything decoded, whatever was sent there.

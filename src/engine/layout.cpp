@@ -38,6 +38,16 @@ std::vector<BucketLayout> plan_buckets(std::span<const TensorSpec> tensors, std:
   return buckets;
 }
 
+std::vector<ShortBlock> short_blocks_of(const BucketLayout& layout) {
+  std::vector<ShortBlock> result;
+  for (const Slice& slice : layout.slices) {
+    const std::size_t end = slice.offset + slice.numel;
+    const std::size_t block = layout.block;
+    if (end % block != 0) result.push_back({static_cast<BlockId>(end / block), end % block});
+  }
+  return result;
+}
+
 std::size_t numel(const TensorSpec& tensor) {
   std::size_t elements = 1;
   for (const std::int64_t size : tensor.shape) {

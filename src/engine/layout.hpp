@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/ids.hpp"
+#include "compress/encoding.hpp"
 #include "kernels/block.hpp"
 #include "stella/engine.hpp"
 
@@ -36,6 +37,9 @@ struct BucketLayout {
 // buckets on every member. Throws Error(invalid_argument) for no elements at all.
 std::vector<BucketLayout> plan_buckets(std::span<const TensorSpec> tensors, std::size_t bucket_bytes,
                                        std::size_t block = kBlock);
+
+// The blocks of layout.block elements whose end is padding, ascending.
+std::vector<ShortBlock> short_blocks_of(const BucketLayout& layout);
 
 // Calls visit(slice, first, numel) for each run of elements that `blocks` cover, without the padding; `first`
 // counts elements of the bucket.

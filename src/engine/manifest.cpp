@@ -10,8 +10,9 @@
 namespace stella {
 namespace {
 
-constexpr std::uint8_t kManifestVersion = 2;
+constexpr std::uint8_t kManifestVersion = 3;
 constexpr std::size_t kNameLimit = 4096;
+constexpr std::size_t kRuleLimit = 16;
 
 std::string describe(const TensorSpec& tensor) {
   return "'" + tensor.name + "' " + shape_text(tensor) + " " + tensor.dtype + " in param group " +
@@ -49,6 +50,7 @@ Bytes write_manifest(const Manifest& manifest) {
   Bytes bytes;
   ByteWriter writer(bytes);
   writer.put(kManifestVersion);
+  writer.put_string(manifest.rule);
   writer.put<std::uint32_t>(manifest.staleness);
   writer.put<std::uint64_t>(manifest.bucket_bytes);
   writer.put<std::uint32_t>(static_cast<std::uint32_t>(manifest.block));
@@ -73,6 +75,7 @@ Manifest read_manifest(std::span<const std::byte> bytes, const std::string& send
                                          " is not the supported " + std::to_string(kManifestVersion));
   }
   Manifest manifest;
+  manifest.rule = reader.get_string(kRuleLimit);
   manifest.staleness = reader.get<std::uint32_t>();
   manifest.bucket_bytes = reader.get<std::uint64_t>();
   manifest.block = reader.get<std::uint32_t>();
@@ -94,6 +97,7 @@ Manifest read_manifest(std::span<const std::byte> bytes, const std::string& send
 }
 
 void expect_equal(const Manifest& here, const Manifest& there, const std::string& who) {
+  if (here.rule != there.rule) differ("rule", here.rule, there.rule, who);
   if (here.staleness != there.staleness) {
     differ("staleness", std::to_string(here.staleness), std::to_string(there.staleness), who);
   }

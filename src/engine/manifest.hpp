@@ -11,10 +11,11 @@
 namespace stella {
 
 // What must be equal on all members: names, shapes, dtypes and groups of the parameters, the settings of the
-// groups, staleness, bucket size. Format: docs/wire.md, "Manifest".
+// groups, rule, staleness, bucket size. Format: docs/wire.md, "Manifest".
 struct Manifest {
   std::vector<TensorSpec> tensors;
   std::vector<GroupSettings> groups;
+  std::string rule = "sparse";
   unsigned staleness = 1;
   std::size_t bucket_bytes = 0;
   std::size_t block = 16;  // EngineOptions::block

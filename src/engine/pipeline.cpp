@@ -77,13 +77,13 @@ void Pipeline::apply(BucketId bucket, Update update) {
 }
 
 Pipeline::Pipeline(CpuPool& cpu, asio::any_io_executor network, Exchange& exchange, Rule& rule,
-                   unsigned staleness, std::function<void(const Error&)> report,
+                   PipelineDepth depth, std::function<void(const Error&)> report,
                    std::function<void()> while_waiting)
     : cpu_(cpu),
       network_(std::move(network)),
       exchange_(exchange),
       rule_(rule),
-      staleness_(staleness),
+      depth_(depth),
       report_(std::move(report)),
       while_waiting_(std::move(while_waiting)) {
   restart_after(0);
@@ -120,6 +120,10 @@ void Pipeline::take(Iteration t, std::span<float* const> parameters, const char*
     times_.time(&EngineStats::step_publish, [&] { rule_.publish(bucket, t, parameters); });
     gates_[bucket]->published.advance(t + 1);
   }
+}
+
+bool Pipeline::is_applied(Iteration t) const {
+  return std::ranges::all_of(gates_, [t](const auto& gates) { return gates->applied.has_passed(t); });
 }
 
 void Pipeline::quiesce(Iteration t, const char* where) {
@@ -180,7 +184,7 @@ void Pipeline::restart_after(Iteration iteration) {
   gates_.clear();
   levels_.clear();
   for (std::size_t bucket = 0; bucket < rule_.buckets(); ++bucket) {
-    gates_.push_back(std::make_unique<Gates>(iteration, iteration + 1 - staleness_));
+    gates_.push_back(std::make_unique<Gates>(iteration, iteration + 1 - depth_.behind));
   }
 }
 
@@ -214,8 +218,9 @@ void Pipeline::note_levels(std::span<const PayloadPtr> payloads) {
   Level least = Level::finished;
   for (const auto& payload : payloads) least = std::min(least, payload->header().level);
   std::lock_guard lock(mutex_);
-  std::erase_if(levels_,
-                [&](const auto& entry) { return entry.first + 2 * staleness_ + 2 < t || entry.first == t; });
+  std::erase_if(levels_, [&](const auto& entry) {
+    return entry.first + 2 * depth_.under_way + 2 < t || entry.first == t;
+  });
   levels_.emplace_back(t, least);
 }
 

@@ -27,15 +27,21 @@
 
 namespace stella {
 
+// How far a trainer may be ahead of what it has taken.
+struct PipelineDepth {
+  unsigned under_way = 1;  // updates that it has not taken when it begins another one, at most
+  unsigned behind = 1;     // of which a run begins with so many
+};
+
 // Runs the coroutines of one engine: one per bucket and iteration. The trainer's thread calls everything.
 class Pipeline {
  public:
   //   network    the executor of the net thread, on which `exchange` lives
-  //   staleness  0 or 1
+  //   depth      {s, s} for a trainer that takes update t - s as it begins t
   //   report     called once, on any thread, with the first failure that arose in here
   //   while_waiting  if there is one, called every 100 ms on the trainer's thread while it waits for others;
   //                  what it throws is a failure of this member
-  Pipeline(CpuPool& cpu, asio::any_io_executor network, Exchange& exchange, Rule& rule, unsigned staleness,
+  Pipeline(CpuPool& cpu, asio::any_io_executor network, Exchange& exchange, Rule& rule, PipelineDepth depth,
            std::function<void(const Error&)> report, std::function<void()> while_waiting = {});
   // Cancels what is under way and waits for it.
   ~Pipeline();
@@ -49,6 +55,9 @@ class Pipeline {
   // order.
   //   where  "in step()": the call that waits, for errors; a literal
   void take(Iteration t, std::span<float* const> parameters, const char* where);
+
+  // Whether take(t) would not wait.
+  bool is_applied(Iteration t) const;
 
   // Waits until iteration t is applied in all buckets and nothing is under way. `where` as above.
   void quiesce(Iteration t, const char* where);
@@ -86,7 +95,7 @@ class Pipeline {
   Update merge(BucketId bucket, std::span<const PayloadPtr> all);
   void apply(BucketId bucket, Update update);
   // The update that must be in the parameters before that of iteration t may change the weights.
-  Iteration seen_before(Iteration t) const { return t - std::max<Iteration>(staleness_, 1); }
+  Iteration seen_before(Iteration t) const { return t - std::max<Iteration>(depth_.under_way, 1); }
   void finished(std::exception_ptr error);
   // The trainer's thread waits for iteration t now.
   void say_what_is_awaited(Iteration t, const char* where);
@@ -98,7 +107,7 @@ class Pipeline {
   const asio::any_io_executor network_;
   Exchange& exchange_;
   Rule& rule_;
-  const Iteration staleness_;
+  const PipelineDepth depth_;
   const std::function<void(const Error&)> report_;
   const std::function<void()> while_waiting_;
   std::vector<std::unique_ptr<Gates>> gates_;  // by bucket; replaced under mutex_: fail() may come any time

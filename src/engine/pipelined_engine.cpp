@@ -2,14 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
-#include <cmath>
 #include <string>
 #include <thread>
 #include <utility>
 
 #include "base/text.hpp"
 #include "engine/layout.hpp"
-#include "optim/settings.hpp"
 #include "stella/error.hpp"
 
 namespace stella {
@@ -20,12 +18,12 @@ std::size_t pool_threads(std::size_t asked) {
   return asked != 0 ? asked : std::min<std::size_t>(cores, 4);
 }
 
-ExchangeOptions exchange_options(const Rule& rule, const EngineOptions& options) {
+ExchangeOptions exchange_options(const Rule& rule, unsigned under_way, const EngineOptions& options) {
   ExchangeOptions exchange;
   exchange.buckets = static_cast<std::uint32_t>(rule.buckets());
-  // A member at iteration t has applied t - 1 - staleness, to which this one contributed when it had gathered
-  // t - 2 - 2 * staleness at least.
-  exchange.window = 2 + 2 * Iteration{options.staleness};
+  // A member at iteration t has applied t - 1 - under_way, to which this one contributed when it had gathered
+  // t - 2 - 2 * under_way at least.
+  exchange.window = 2 + 2 * Iteration{under_way};
   exchange.timeout = std::chrono::duration_cast<std::chrono::nanoseconds>(
       std::chrono::duration<double>(options.step_timeout_seconds));
   return exchange;
@@ -33,25 +31,24 @@ ExchangeOptions exchange_options(const Rule& rule, const EngineOptions& options)
 
 }  // namespace
 
-PipelinedEngine::PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<SparseRule> rule,
-                                 std::vector<TensorSpec> tensors, std::size_t groups,
+PipelinedEngine::PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<Rule> rule,
+                                 std::vector<TensorSpec> tensors, PipelineDepth depth,
                                  const EngineOptions& options, std::function<void()> while_waiting)
     : net_(net),
       group_(group),
       tensors_(std::move(tensors)),
-      groups_(groups),
-      staleness_(options.staleness),
       while_waiting_(std::move(while_waiting)),
       rule_(std::move(rule)),
       cpu_(pool_threads(options.threads)),
-      exchange_(
-          net.call([&] { return std::make_unique<Exchange>(group, exchange_options(*rule_, options)); })) {
+      exchange_(net.call([&] {
+        return std::make_unique<Exchange>(group, exchange_options(*rule_, depth.under_way, options));
+      })) {
   // Tells the others of a failure that arose here; does nothing if it was theirs.
   const auto report = [this](const Error& error) {
     asio::co_spawn(net_.io(), group_.abort(error.what(), error.code()), [](std::exception_ptr) {});
   };
-  pipeline_ = std::make_unique<Pipeline>(cpu_, net_.io().get_executor(), *exchange_, *rule_,
-                                         options.staleness, report, while_waiting_);
+  pipeline_ = std::make_unique<Pipeline>(cpu_, net_.io().get_executor(), *exchange_, *rule_, depth, report,
+                                         while_waiting_);
   net_.call([this] {
     group_.on_failure([this](const Error& error) { pipeline_->fail(error); });
     if (group_.failure() != nullptr) pipeline_->fail(*group_.failure());
@@ -74,34 +71,19 @@ void PipelinedEngine::tell_others() {
   }
 }
 
-void PipelinedEngine::step(const StepInput& input) {
-  const auto step = begin(Level::active, input);
-  const Iteration t = step->iteration;
-  if (t >= staleness_) pipeline_->take(t - staleness_, input.parameters, "in step()");
-  if (const auto bad = step->bad_tensor()) {
-    throw Error(ErrorCode::nonfinite,
-                "the gradient of '" + tensors_[*bad].name + "' holds NaN or infinity at iteration " +
-                    std::to_string(t) +
-                    "; this member contributed nothing to it and its gradients were dropped; catch this "
-                    "error to go on, or lower the learning rate or clip gradients");
-  }
+void PipelinedEngine::warn(const std::string& sentence) const {
+  net_.call([&] { group_.log()->warn(sentence); });
 }
 
-void PipelinedEngine::drain(Level level, std::span<float* const> parameters,
-                            std::span<const GroupSettings> groups) {
-  StepInput input;
-  input.parameters = parameters;
-  input.groups = groups;
-  input.skip = true;
-  const char* where = level == Level::finished ? "in finish()" : "at the end of its DataLoader's epoch";
-  Iteration t = 0;
-  do {
-    t = begin(level, input)->iteration;
-    if (t >= staleness_) pipeline_->take(t - staleness_, parameters, where);
-    pipeline_->quiesce(t, where);
-  } while (pipeline_->least_level(t) < level);
-  if (level != Level::finished) return;
-  pipeline_->take(t, parameters, where);
+std::shared_ptr<Step> PipelinedEngine::begin(Iteration iteration, Level level, const StepInput& input) {
+  finished_ = false;
+  begun_ = iteration;
+  auto step = std::make_shared<Step>(iteration, level, input, rule_->buckets());
+  pipeline_->start(step);
+  return step;
+}
+
+void PipelinedEngine::end_with_equal_weights() {
   Bytes mine;
   ByteWriter(mine).put(rule_->digest());
   expect_everywhere(
@@ -110,34 +92,18 @@ void PipelinedEngine::drain(Level level, std::span<float* const> parameters,
   finished_ = true;
 }
 
-std::shared_ptr<Step> PipelinedEngine::begin(Level level, const StepInput& input) {
-  pipeline_->check();
-  check_input(input);
-  finished_ = false;
-  auto step = std::make_shared<Step>(++iteration_, level, input, rule_->buckets());
-  pipeline_->start(step);
-  return step;
-}
-
-void PipelinedEngine::check_input(const StepInput& input) const {
-  const auto refuse = [](const std::string& why) {
-    throw Error(ErrorCode::invalid_argument, "step: " + why);
-  };
-  check_parameters(tensors_, input.parameters);
-  if (!input.skip && input.gradients.size() != tensors_.size()) {
-    refuse("the model has " + std::to_string(tensors_.size()) + " parameters, but " +
-           std::to_string(input.gradients.size()) + " gradients were passed");
-  }
-  for (const Gradient& gradient : input.gradients) {
-    if (gradient.type > GradientType::fp16)
-      refuse("gradient type " + std::to_string(static_cast<unsigned>(gradient.type)) + " is unknown");
-  }
-  if (input.groups.size() != groups_) refuse("the number of param groups changed");
-  for (const GroupSettings& group : input.groups) validate(group);
-  if (!usable_samples(input.samples)) {
-    refuse("samples is " + to_text(input.samples) + "; it must be 0, or lie between 1e-9 and 1e12");
-  }
-  if (!std::isfinite(input.gradient_scale)) refuse("the gradient scale is not finite");
+void PipelinedEngine::restart_after(Iteration iteration) {
+  begun_ = iteration;
+  pipeline_->restart_after(iteration);
+  net_.call([&] { exchange_->restart_after(iteration); });
+  Bytes mine;
+  ByteWriter writer(mine);
+  writer.put(iteration);
+  writer.put(rule_->digest());
+  // Also a barrier: from here on everybody can receive payloads of the next iteration.
+  expect_everywhere("state loaded", mine,
+                    "different states were loaded; load the same checkpoint on all members");
+  net_.call([&] { exchange_->began(iteration); });
 }
 
 void PipelinedEngine::expect_everywhere(const std::string& tag, const Bytes& mine,
@@ -154,14 +120,7 @@ void PipelinedEngine::expect_everywhere(const std::string& tag, const Bytes& min
 
 void PipelinedEngine::quiesce() {
   pipeline_->check();
-  pipeline_->quiesce(iteration_, "to read or set its state (save, digest, state_dict, load_state_dict)");
-}
-
-void PipelinedEngine::set_density(double density) {
-  EngineOptions options;
-  options.density = density;
-  check_options(options);
-  rule_->set_density(density);
+  pipeline_->quiesce(begun_, "to read or set its state (save, digest, state_dict, load_state_dict)");
 }
 
 std::uint64_t PipelinedEngine::digest() {
@@ -172,9 +131,6 @@ std::uint64_t PipelinedEngine::digest() {
 EngineStats PipelinedEngine::stats() const {
   EngineStats stats;
   pipeline_->times().read(stats);
-  stats.iteration = iteration_;
-  stats.blocks_sent = rule_->blocks_sent();
-  stats.blocks_applied = rule_->blocks_applied();
   net_.call([&] {
     for (Rank rank = 0; rank < group_.world_size(); ++rank) {
       const Traffic traffic = group_.traffic(rank);
@@ -185,41 +141,8 @@ EngineStats PipelinedEngine::stats() const {
   return stats;
 }
 
-std::vector<StateArray> PipelinedEngine::state() {
-  quiesce();
-  return rule_->state();
-}
-
-bool PipelinedEngine::allocate_moment(const std::string& name, std::uint32_t tensor) {
-  quiesce();
-  return rule_->allocate_moment(name, tensor);
-}
-
-SelectorState PipelinedEngine::selector_state() {
-  quiesce();
-  return rule_->selector_state();
-}
-
-bool PipelinedEngine::set_selector_state(const SelectorState& state) {
-  quiesce();
-  return rule_->set_selector_state(state);
-}
-
-void PipelinedEngine::state_loaded(std::uint64_t iteration, std::span<float* const> parameters) {
-  check_parameters(tensors_, parameters);
-  quiesce();
-  iteration_ = iteration;
-  rule_->state_loaded(iteration, parameters);
-  pipeline_->restart_after(iteration);
-  net_.call([&] { exchange_->restart_after(iteration); });
-  Bytes mine;
-  ByteWriter writer(mine);
-  writer.put(iteration);
-  writer.put(rule_->digest());
-  // Also a barrier: from here on everybody can receive payloads of the next iteration.
-  expect_everywhere("state loaded", mine,
-                    "different states were loaded; load the same checkpoint on all members");
-  net_.call([&] { exchange_->began(iteration); });
+const char* place_of(Level level) {
+  return level == Level::finished ? "in finish()" : "at the end of its DataLoader's epoch";
 }
 
 void check_parameters(std::span<const TensorSpec> tensors, std::span<float* const> parameters) {
@@ -248,6 +171,12 @@ void check_options(const EngineOptions& options) {
   if (options.bucket_bytes < 4096 || options.bucket_bytes > (std::size_t{32} << 20)) {
     refuse("bucket_bytes is " + std::to_string(options.bucket_bytes) +
            "; it must lie between 4 KiB and 32 MiB");
+  }
+  if (options.rule != "sparse" && options.rule != "local")
+    refuse("rule is '" + options.rule + "'; it must be sparse or local");
+  if (!(options.max_drift_seconds >= 0.001 && options.max_drift_seconds <= 1e8)) {
+    refuse("max_drift is " + to_text(options.max_drift_seconds) +
+           " s; it must be at least 0.001 and at most 1e8");
   }
   if (options.threads > 256)
     refuse("threads is " + std::to_string(options.threads) + "; it must be at most 256");

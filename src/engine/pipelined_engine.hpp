@@ -1,4 +1,4 @@
-// The engine behind stella/engine.hpp: a rule, the pipeline that runs it, and the group that it talks to.
+// What the engines of both rules share: a rule, the pipeline that runs it, and the group that it talks to.
 #pragma once
 
 #include <functional>
@@ -9,7 +9,7 @@
 
 #include "base/cpu_pool.hpp"
 #include "engine/pipeline.hpp"
-#include "engine/sparse_rule.hpp"
+#include "engine/rule.hpp"
 #include "exchange/exchange.hpp"
 #include "membership/group.hpp"
 #include "net/net_thread.hpp"
@@ -17,49 +17,54 @@
 
 namespace stella {
 
-class PipelinedEngine final : public Engine {
+class PipelinedEngine : public Engine {
  public:
-  // `rule` holds the first weights already. net and group must outlive the engine.
-  //   while_waiting  see SessionOptions; may be empty
-  PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<SparseRule> rule,
-                  std::vector<TensorSpec> tensors, std::size_t groups, const EngineOptions& options,
-                  std::function<void()> while_waiting = {});
   // Ends the run for all if it was not drained to Level::finished.
   ~PipelinedEngine() override;
 
-  void step(const StepInput& input) override;
-  void drain(Level level, std::span<float* const> parameters, std::span<const GroupSettings> groups) override;
   void quiesce() override;
-  void set_density(double density) override;
-  std::uint64_t iteration() const override { return iteration_; }
   std::uint64_t digest() override;
   EngineStats stats() const override;
-  std::vector<StateArray> state() override;
-  bool allocate_moment(const std::string& name, std::uint32_t tensor) override;
-  SelectorState selector_state() override;
-  bool set_selector_state(const SelectorState& state) override;
-  void state_loaded(std::uint64_t iteration, std::span<float* const> parameters) override;
+
+ protected:
+  // `rule` holds the first weights already. net and group must outlive the engine.
+  //   depth          see Pipeline
+  //   while_waiting  see SessionOptions; may be empty
+  PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<Rule> rule, std::vector<TensorSpec> tensors,
+                  PipelineDepth depth, const EngineOptions& options, std::function<void()> while_waiting);
+
+  // Hands an iteration over. Throws the failure, if there is one.
+  std::shared_ptr<Step> begin(Iteration iteration, Level level, const StepInput& input);
+  // Nobody waits for this member's next iteration any more: its final weights are everybody's. Throws
+  // Error(mismatch) if they are not.
+  void end_with_equal_weights();
+  // The newest iteration is this one, and so everywhere: of other weights than those of the run so far.
+  // Collective.
+  void restart_after(Iteration iteration);
+  void warn(const std::string& sentence) const;
+  bool alone() const { return group_.world_size() == 1; }
+  const std::vector<TensorSpec>& tensors() const { return tensors_; }
+  Pipeline& pipeline() { return *pipeline_; }
+  Rule& rule() { return *rule_; }
 
  private:
-  std::shared_ptr<Step> begin(Level level, const StepInput& input);
-  void check_input(const StepInput& input) const;
   void tell_others();
   void expect_everywhere(const std::string& tag, const Bytes& mine, const std::string& difference);
 
   NetThread& net_;
   Group& group_;
   const std::vector<TensorSpec> tensors_;
-  const std::size_t groups_;
-  const Iteration staleness_;
   const std::function<void()> while_waiting_;
-  Iteration iteration_ = 0;
+  Iteration begun_ = 0;
   bool finished_ = false;  // nobody waits for this member's next step
-  std::unique_ptr<SparseRule> rule_;
+  std::unique_ptr<Rule> rule_;
   CpuPool cpu_;
   std::unique_ptr<Exchange> exchange_;  // lives on the net thread
   std::unique_ptr<Pipeline> pipeline_;
 };
 
+// "in finish()": where a trainer waits that drains to that level, for errors. A literal.
+const char* place_of(Level level);
 // Throws Error(invalid_argument) that says which value, and what it may be.
 void check_options(const EngineOptions& options);
 // The same for a trainer's memory: one address per tensor, none null that has elements.

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/bytes.hpp"
@@ -15,6 +17,9 @@
 #include "stella/engine.hpp"
 
 namespace stella {
+
+// "member 2 (c1m0, 10.77.0.3:4242)", for errors.
+using DescribeMember = std::function<std::string(Rank)>;
 
 // What one iteration does to one bucket: the same on all members.
 struct Update {

@@ -8,8 +8,10 @@
 #include "base/log.hpp"
 #include "base/text.hpp"
 #include "engine/layout.hpp"
+#include "engine/local_engine.hpp"
+#include "engine/local_rule.hpp"
 #include "engine/manifest.hpp"
-#include "engine/pipelined_engine.hpp"
+#include "engine/sparse_engine.hpp"
 #include "engine/sparse_rule.hpp"
 #include "membership/group.hpp"
 #include "net/net_thread.hpp"
@@ -115,6 +117,16 @@ class Session::Impl {
                                      std::span<const GroupSettings> groups, const EngineOptions& options,
                                      std::span<float* const> parameters);
 
+  std::unique_ptr<Engine> distribute_sparse(const std::vector<BucketLayout>& layouts,
+                                            const std::vector<TensorSpec>& tensors,
+                                            std::span<const GroupSettings> groups,
+                                            const EngineOptions& options, std::span<float* const> parameters);
+  std::unique_ptr<Engine> distribute_local(const std::vector<TensorSpec>& tensors,
+                                           const EngineOptions& options, std::span<float* const> parameters);
+  DescribeMember describe() {
+    return [this](Rank rank) { return group->describe(rank); };
+  }
+
   const std::function<void()> while_waiting;  // of SessionOptions
   NetThread net;
   std::unique_ptr<Group> group;
@@ -176,27 +188,38 @@ std::unique_ptr<Engine> Session::Impl::distribute(const std::vector<TensorSpec>&
   Manifest manifest;
   manifest.tensors = tensors;
   manifest.groups.assign(groups.begin(), groups.end());
+  manifest.rule = options.rule;
   manifest.staleness = options.staleness;
   manifest.bucket_bytes = options.bucket_bytes;
   manifest.block = options.block;
-  std::vector<std::string> names;
+  const bool sparse = options.rule == "sparse";
   for (const TensorSpec& tensor : tensors) {
-    if (tensor.group >= groups.size()) {
+    if (sparse && tensor.group >= groups.size()) {
       throw Error(ErrorCode::invalid_argument, "parameter '" + tensor.name + "' is in param group " +
                                                    std::to_string(tensor.group) + ", but there are only " +
                                                    std::to_string(groups.size()));
     }
-    names.push_back(tensor.name);
   }
   for (const GroupSettings& settings : groups) validate(settings);
-  auto layouts = plan_buckets(tensors, options.bucket_bytes, options.block);
+  const auto layouts = plan_buckets(tensors, options.bucket_bytes, options.block);
   const auto patience = milliseconds(options.step_timeout_seconds, "the step timeout");
   net.call([&] { group->set_collective_timeout(patience); });
   compare_manifests(manifest);
+  auto engine = sparse ? distribute_sparse(layouts, tensors, groups, options, parameters)
+                       : distribute_local(tensors, options, parameters);
+  wait_for(group->barrier("distributed"));  // from here on everybody can receive payloads
+  return engine;
+}
 
+std::unique_ptr<Engine> Session::Impl::distribute_sparse(const std::vector<BucketLayout>& layouts,
+                                                         const std::vector<TensorSpec>& tensors,
+                                                         std::span<const GroupSettings> groups,
+                                                         const EngineOptions& options,
+                                                         std::span<float* const> parameters) {
+  std::vector<std::string> names;
+  for (const TensorSpec& tensor : tensors) names.push_back(tensor.name);
   auto rule =
-      std::make_unique<SparseRule>(std::move(layouts), std::move(names), groups, options, group->rank(),
-                                   [this](Rank rank) { return group->describe(rank); });
+      std::make_unique<SparseRule>(layouts, std::move(names), groups, options, group->rank(), describe());
   rule->read_parameters(parameters);
   std::vector<std::span<std::byte>> weights;
   for (BucketId bucket = 0; bucket < rule->buckets(); ++bucket) {
@@ -205,10 +228,19 @@ std::unique_ptr<Engine> Session::Impl::distribute(const std::vector<TensorSpec>&
   wait_for(group->broadcast("weights", 0, std::move(weights)));
   rule->write_parameters(parameters);
   rule->state_loaded(0, parameters);
-  auto engine = std::make_unique<PipelinedEngine>(net, *group, std::move(rule), tensors, groups.size(),
-                                                  options, while_waiting);
-  wait_for(group->barrier("distributed"));  // from here on everybody can receive payloads
-  return engine;
+  return std::make_unique<SparseEngine>(net, *group, std::move(rule), tensors, groups.size(), options,
+                                        while_waiting);
+}
+
+std::unique_ptr<Engine> Session::Impl::distribute_local(const std::vector<TensorSpec>& tensors,
+                                                        const EngineOptions& options,
+                                                        std::span<float* const> parameters) {
+  auto rule = std::make_unique<LocalRule>(tensors, options, group->rank(), describe());
+  rule->read_parameters(parameters);
+  wait_for(group->broadcast("weights", 0, std::as_writable_bytes(rule->weights())));
+  rule->write_parameters(parameters);
+  rule->weights_loaded(0);
+  return std::make_unique<LocalEngine>(net, *group, std::move(rule), tensors, options, while_waiting);
 }
 
 void Session::leave() {

@@ -5,20 +5,6 @@
 #include <utility>
 
 namespace stella {
-namespace {
-
-std::vector<ShortBlock> short_blocks_of(const BucketLayout& layout) {
-  std::vector<ShortBlock> result;
-  for (const Slice& slice : layout.slices) {
-    const std::size_t end = slice.offset + slice.numel;
-    const std::size_t block = layout.block;
-    if (end % block != 0) result.push_back({static_cast<BlockId>(end / block), end % block});
-  }
-  return result;
-}
-
-}  // namespace
-
 SparseBucket::SparseBucket(BucketLayout where, const GroupSettings& settings, std::string_view selector_name,
                            std::uint64_t seed)
     : layout(std::move(where)),

@@ -22,17 +22,6 @@ namespace {
 // The incremental digest is recomputed in full so often, to notice memory that changed by itself.
 constexpr Iteration kFullDigestEvery = 1000;
 
-ValueCoding coding_named(const std::string& wire) {
-  constexpr std::pair<const char*, ValueCoding> kNames[] = {
-      {"fp32", ValueCoding::fp32}, {"bf16", ValueCoding::bf16}, {"int8", ValueCoding::int8},
-      {"int4", ValueCoding::int4}, {"int2", ValueCoding::int2}, {"int1", ValueCoding::int1}};
-  for (const auto& [name, coding] : kNames) {
-    if (wire == name) return coding;
-  }
-  throw Error(ErrorCode::invalid_argument,
-              "wire is '" + wire + "'; supported are fp32, bf16, int8, int4, int2 and int1");
-}
-
 std::string where(Iteration t, BucketId bucket) {
   return "iteration " + std::to_string(t) + ", bucket " + std::to_string(bucket);
 }

@@ -16,9 +16,6 @@
 
 namespace stella {
 
-// "member 2 (c1m0, 10.77.0.3:4242)", for errors.
-using DescribeMember = std::function<std::string(Rank)>;
-
 struct SparseBucket;
 
 class SparseRule final : public Rule {

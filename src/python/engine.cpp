@@ -141,6 +141,7 @@ void bind_options(nb::module_& module) {
   nb::class_<EngineOptions>(module, "EngineOptions",
                             "Settings of an engine; documented in stella/engine.hpp.")
       .def(nb::init<>())
+      .def_rw("rule", &EngineOptions::rule)
       .def_rw("density", &EngineOptions::density)
       .def_rw("staleness", &EngineOptions::staleness)
       .def_rw("selector", &EngineOptions::selector)
@@ -148,7 +149,8 @@ void bind_options(nb::module_& module) {
       .def_rw("block", &EngineOptions::block)
       .def_rw("bucket_bytes", &EngineOptions::bucket_bytes)
       .def_rw("threads", &EngineOptions::threads)
-      .def_rw("step_timeout_seconds", &EngineOptions::step_timeout_seconds);
+      .def_rw("step_timeout_seconds", &EngineOptions::step_timeout_seconds)
+      .def_rw("max_drift_seconds", &EngineOptions::max_drift_seconds);
 }
 
 void bind_stats(nb::module_& module) {

@@ -7,7 +7,7 @@
 
 #include "engine/layout.hpp"
 #include "engine/members.hpp"
-#include "engine/pipelined_engine.hpp"
+#include "engine/sparse_engine.hpp"
 #include "membership/member_process.hpp"
 
 namespace stella::testing {
@@ -277,8 +277,8 @@ std::unique_ptr<Engine> engine_of(Member& member, Model& model, const std::vecto
       std::make_unique<SparseRule>(plan_buckets(model.specs, options.bucket_bytes), names, groups, options,
                                    member.rank(), [&group](Rank rank) { return group.describe(rank); });
   rule->state_loaded(0, model.weight_pointers);
-  return std::make_unique<PipelinedEngine>(member.net(), group, std::move(rule), model.specs, groups.size(),
-                                           options);
+  return std::make_unique<SparseEngine>(member.net(), group, std::move(rule), model.specs, groups.size(),
+                                        options);
 }
 
 // Two engines, and a third member that sends them what the test wants.

@@ -10,10 +10,11 @@ namespace {
 
 // The example of docs/wire.md, "Manifest".
 constexpr std::uint8_t kGolden[] = {
-    0x02, 0x01, 0x00, 0x00, 0x00,                    // version, staleness
-    0x00, 0x00, 0x40, 0x00, 0x00, 0x00, 0x00, 0x00,  // bucket_bytes
-    0x10, 0x00, 0x00, 0x00,                          // block
-    0x01, 0x02, 0x00,                                // one group: adamw
+    0x03, 0x06, 0x00, 0x00, 0x00, 's',  'p',  'a',  'r',  's',  'e',  // version, rule
+    0x01, 0x00, 0x00, 0x00,                                           // staleness
+    0x00, 0x00, 0x40, 0x00, 0x00, 0x00, 0x00, 0x00,                   // bucket_bytes
+    0x10, 0x00, 0x00, 0x00,                                           // block
+    0x01, 0x02, 0x00,                                                 // one group: adamw
     0xfc, 0xa9, 0xf1, 0xd2, 0x4d, 0x62, 0x50, 0x3f, 0x7b, 0x14, 0xae, 0x47, 0xe1, 0x7a, 0x84, 0x3f,
     0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,
     0xcd, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xec, 0x3f, 0x2b, 0x87, 0x16, 0xd9, 0xce, 0xf7, 0xef, 0x3f,
@@ -76,7 +77,7 @@ TEST(Manifest, CountsBeyondTheBytesAreRefusedWithoutTakingMemoryForThem) {
   Bytes bytes;
   ByteWriter writer(bytes);
   const Bytes start = golden();
-  writer.put_bytes(std::span(start).first(13));
+  writer.put_bytes(std::span(start).first(27));  // up to the count of groups
   writer.put_varint(~std::uint64_t{0});
   EXPECT_EQ(error_of([&] { read_manifest(bytes, "member 1"); }).code(), ErrorCode::protocol);
 }
@@ -97,6 +98,7 @@ void expect_names(const std::string& sentence, const std::string& here, const st
 }
 
 TEST(Manifest, EveryDifferenceIsNamedWithBothSides) {
+  expect_names(difference([](Manifest& m) { m.rule = "local"; }), "rule differs", "it is local");
   expect_names(difference([](Manifest& m) { m.staleness = 0; }), "staleness", "here it is 1");
   expect_names(difference([](Manifest& m) { m.bucket_bytes = 4096; }), "bucket_mib differs",
                "it is 0.00390625");

@@ -55,7 +55,7 @@ TEST(Pipeline, TheFirstUpdateIsNotAppliedWhileTheTrainerTakesWhatWasThereBefore)
       net.call([&] { return std::make_unique<Exchange>(alone[0]->group(), ExchangeOptions{.window = 4}); });
   {
     CpuPool cpu(2);
-    Pipeline pipeline(cpu, net.io().get_executor(), *exchange, rule, 1, [](const Error&) {});
+    Pipeline pipeline(cpu, net.io().get_executor(), *exchange, rule, {1, 1}, [](const Error&) {});
     for (Iteration t = 1; t <= 3; ++t) {
       pipeline.start(std::make_shared<Step>(t, Level::active, StepInput{}, 1));
       pipeline.take(t - 1, {}, "in step()");

@@ -1,0 +1,35 @@
+// What a member sends of a fragment under rule="local": a few numbers, and the encoded blocks. Format:
+// docs/wire.md, "Payload", "Under rule="local"".
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+#include "base/bytes.hpp"
+#include "compress/encoding.hpp"
+#include "compress/sparse_gradient.hpp"
+#include "engine/fragments.hpp"
+
+namespace stella {
+
+// Values that share a step of their code: fragments are whole blocks of so many.
+inline constexpr std::size_t kFragmentBlock = 64;
+
+struct FragmentBody {
+  std::uint64_t announced_blocks = 0;  // that the sender would have later fragments be
+  SparseGradient values;               // all blocks of the fragment
+};
+
+// Takes what is sent out of `values`, as encode_blocks() does.
+//   short_blocks  of the fragment, which counts from 0
+//   values        [fragment.blocks * kFragmentBlock]
+// Throws Error(nonfinite).
+Bytes write_fragment_body(std::uint64_t announced_blocks, const Fragment& fragment, ValueCoding coding,
+                          std::span<const ShortBlock> short_blocks, std::span<float> values);
+
+// Throws Error(protocol) for bytes that are none, or not of this fragment.
+FragmentBody read_fragment_body(std::span<const std::byte> body, const Fragment& fragment,
+                                std::span<const ShortBlock> short_blocks);
+
+}  // namespace stella

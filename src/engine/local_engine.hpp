@@ -1,0 +1,58 @@
+// The engine behind rule="local": a step takes what is there, and never waits for the network.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "control/round_size.hpp"
+#include "engine/local_rule.hpp"
+#include "engine/pipelined_engine.hpp"
+
+namespace stella {
+
+class LocalEngine final : public PipelinedEngine {
+ public:
+  // `rule` holds the first weights already. net and group must outlive the engine.
+  //   while_waiting  see SessionOptions; may be empty
+  LocalEngine(NetThread& net, Group& group, std::unique_ptr<LocalRule> rule, std::vector<TensorSpec> tensors,
+              const EngineOptions& options, std::function<void()> while_waiting = {});
+
+  // Called after the optimizer's own step: takes the rounds that are over into the parameters, and begins
+  // the next ones. Waits only where no round has been over for the drift bound.
+  void step(const StepInput& input) override;
+  void drain(Level level, std::span<float* const> parameters, std::span<const GroupSettings> groups) override;
+  void set_density(double density) override;
+  std::uint64_t iteration() const override { return steps_; }
+  EngineStats stats() const override;
+  std::vector<StateArray> state() override;
+  bool allocate_moment(const std::string& name, std::uint32_t tensor) override;
+  SelectorState selector_state() override;
+  bool set_selector_state(const SelectorState& state) override;
+  void state_loaded(std::uint64_t iteration, std::span<float* const> parameters) override;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  std::shared_ptr<Step> begin_round(Level level, const StepInput& input);
+  void take(std::span<float* const> parameters, const char* where);
+  void take_what_is_over(std::span<float* const> parameters);
+  void bound_drift(std::span<float* const> parameters);
+  void choose_size();
+
+  LocalRule& rule_;  // the engine's own
+  const Iteration most_under_way_;
+  const std::chrono::duration<double> max_drift_;
+  const bool choose_coding_;
+  Iteration steps_ = 0;
+  Iteration begun_ = 0;  // rounds
+  Iteration taken_ = 0;  // rounds, into the parameters
+  RoundSize size_;       // of this member's next round
+  Clock::time_point last_step_, last_taken_;
+  double step_seconds_ = 0;  // smoothed; 0 before the second step
+};
+
+}  // namespace stella

@@ -1,0 +1,244 @@
+#include "engine/local_rule.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <numeric>
+#include <utility>
+
+#include "compress/merge.hpp"
+#include "kernels/finite.hpp"
+#include "kernels/reduce.hpp"
+#include "stella/error.hpp"
+
+namespace stella {
+namespace {
+
+constexpr std::size_t kParts = kFragmentBlock / kBlock;
+// The incremental digest is recomputed in full so often, to notice memory that changed by itself.
+constexpr Iteration kFullDigestEvery = 1000;
+
+// All parameters behind each other, whatever their param_group: the user's optimizer knows those.
+BucketLayout layout_of(std::span<const TensorSpec> tensors) {
+  std::vector<TensorSpec> of_one_group(tensors.begin(), tensors.end());
+  for (TensorSpec& tensor : of_one_group) tensor.group = 0;
+  constexpr std::size_t kNoLimit = std::size_t{1} << 48;
+  return std::move(plan_buckets(of_one_group, kNoLimit, kFragmentBlock).front());
+}
+
+std::vector<BlockId> ids(std::size_t first, std::size_t count) {
+  std::vector<BlockId> all(count);
+  std::iota(all.begin(), all.end(), static_cast<BlockId>(first));
+  return all;
+}
+
+// Of kBlock, as digests count them.
+std::vector<BlockId> small_blocks_of(const Fragment& fragment) {
+  return ids(fragment.first * kParts, fragment.blocks * kParts);
+}
+
+}  // namespace
+
+LocalRule::LocalRule(std::span<const TensorSpec> tensors, const EngineOptions& options, Rank rank,
+                     DescribeMember describe)
+    : layout_(layout_of(tensors)),
+      short_blocks_(short_blocks_of(layout_)),
+      rank_(rank),
+      describe_(std::move(describe)),
+      coding_(coding_named(options.wire == "auto" ? "int1" : options.wire)),
+      schedule_(layout_.blocks / kParts,
+                std::max<std::size_t>(1, options.bucket_bytes / sizeof(float) / kFragmentBlock)),
+      weights_(layout_.blocks * kBlock) {
+  for (const TensorSpec& tensor : tensors) names_.push_back(tensor.name);
+  announced_blocks_ = options.bucket_bytes / sizeof(float) / kFragmentBlock;
+}
+
+std::optional<std::uint32_t> LocalRule::copy(BucketId, const StepInput& input) {
+  const Fragment fragment = schedule_.next();
+  Round& round = under_way(schedule_.round());
+  round.fragment = fragment;
+  round.begun = std::chrono::steady_clock::now();
+  round.contributed = !input.skip;
+  round.weight = static_cast<float>(input.samples);
+  if (round.values.size() < fragment.blocks * kFragmentBlock)
+    round.values = AlignedArray<float>(fragment.blocks * kFragmentBlock);
+  if (input.skip) return std::nullopt;
+  std::optional<std::uint32_t> bad;
+  for_each_slice_in(fragment, [&](const Slice& slice, std::size_t at, std::size_t numel, std::size_t padded) {
+    const std::span<float> values = values_of(round).subspan(at, padded);
+    std::memcpy(values.data(), input.parameters[slice.tensor] + slice.begin, numel * sizeof(float));
+    std::fill(values.begin() + static_cast<std::ptrdiff_t>(numel), values.end(), 0.0f);
+    if (!bad && find_nonfinite(values) < values.size()) bad = slice.tensor;
+  });
+  return bad;
+}
+
+void LocalRule::drop(BucketId, const StepInput&) { under_way(schedule_.round()).contributed = false; }
+
+PayloadPtr LocalRule::contribute(BucketId bucket, const Step& step) {
+  Round& round = under_way(step.iteration);
+  PayloadHeader header;
+  header.level = step.level;
+  header.iteration = step.iteration;
+  header.bucket = bucket;
+  header.digest = digests_.newest();
+  Bytes body;
+  if (round.contributed) {
+    header.samples = step.input.samples;
+    const std::span<float> values = values_of(round);
+    subtract(weights_of(round.fragment), values.data());
+    if (round.weight != 1) divide(values, 1 / round.weight);
+    body = write_fragment_body(announced_blocks_, round.fragment, coding_, short_blocks_in(round.fragment),
+                               values);
+    blocks_sent_ += round.fragment.blocks * kParts;
+  }
+  return std::make_shared<const Payload>(header, body);
+}
+
+Update LocalRule::merge(BucketId, std::span<const PayloadPtr> payloads) {
+  Update update;
+  update.iteration = payloads.front()->header().iteration;
+  Round& round = under_way(update.iteration);
+  const std::vector<ShortBlock> short_blocks = short_blocks_in(round.fragment);
+  std::vector<SparseGradient> contributions;
+  double weights = 0;
+  std::optional<std::size_t> own;
+  for (Rank rank = 0; rank < payloads.size(); ++rank) {
+    const PayloadHeader& header = payloads[rank]->header();
+    update.digests.push_back(header.digest);
+    if (header.samples == 0) continue;
+    try {
+      FragmentBody body = read_fragment_body(payloads[rank]->body(), round.fragment, short_blocks);
+      if (rank == 0) schedule_.announce(update.iteration, body.announced_blocks);
+      if (rank == rank_) own = contributions.size();
+      contributions.push_back(std::move(body.values));
+    } catch (const Error& error) {
+      throw Error(error.code(), describe_(rank) + " in " + place(update.iteration) + ": " + error.what());
+    }
+    weights += header.samples;
+  }
+  if (contributions.empty()) return update;
+  update.gradient = stella::merge(contributions, weights);
+  const std::span<const float> merged = update.gradient.values;
+  if (find_nonfinite(merged) < merged.size()) {
+    throw Error(ErrorCode::nonfinite, "what the members learned overflows when added up, in " +
+                                          place(update.iteration) + "; lower the learning rate");
+  }
+  if (own) round.own = std::move(contributions[*own]);
+  return update;
+}
+
+void LocalRule::apply(BucketId, Update update) {
+  check_digests(update);
+  Round& round = under_way(update.iteration);
+  std::uint64_t digest = digests_.newest().value;
+  const std::span<float> values = values_of(round);
+  std::ranges::fill(values, 0.0f);
+  if (round.contributed) {  // its own part is in it
+    std::ranges::copy(round.own.values.span(), values.begin());
+    divide(values, -round.weight);
+  }
+  if (!update.gradient.blocks.empty()) {
+    const std::vector<BlockId> blocks = small_blocks_of(round.fragment);
+    digest -= hash_blocks(blocks, weights_);
+    add(update.gradient.values, weights_of(round.fragment).data());
+    digest += hash_blocks(blocks, weights_);
+    add(update.gradient.values, values.data());
+    blocks_applied_ += blocks.size();
+  }
+  digests_.add({update.iteration, digest});
+  round_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - round.begun).count();
+  if (update.iteration % kFullDigestEvery == 0 && hash_all_blocks(weights_) != digest) {
+    throw Error(ErrorCode::mismatch,
+                "the consensus weights of this member changed outside of the engine "
+                "before " +
+                    place(update.iteration) + ": faulty memory, or a write through a stray pointer");
+  }
+}
+
+void LocalRule::publish(BucketId, Iteration t, std::span<float* const> parameters) {
+  Round& round = under_way(t);
+  for_each_slice_in(round.fragment, [&](const Slice& slice, std::size_t at, std::size_t numel, std::size_t) {
+    add(values_of(round).subspan(at, numel), parameters[slice.tensor] + slice.begin);
+  });
+}
+
+void LocalRule::check_digests(const Update& update) const {
+  for (Rank rank = 0; rank < update.digests.size(); ++rank) {
+    const Digest& theirs = update.digests[rank];
+    const auto ours = digests_.at(theirs.iteration);
+    if (!ours) {
+      throw Error(ErrorCode::protocol, describe_(rank) + " reports a digest of round " +
+                                           std::to_string(theirs.iteration) + " in " +
+                                           place(update.iteration));
+    }
+    if (*ours == theirs.value) continue;
+    throw Error(ErrorCode::mismatch, "the consensus weights after round " + std::to_string(theirs.iteration) +
+                                         " are not those of " + describe_(rank) +
+                                         "; load the last checkpoint, and report this: it should not happen");
+  }
+}
+
+// Calls visit(slice, at, numel, padded) for what each tensor has in the fragment: `slice` is that part of the
+// tensor, which begins at value `at` of the fragment and has `numel` values, `padded` with what fills its
+// last block.
+template <class Visit>
+void LocalRule::for_each_slice_in(const Fragment& fragment, Visit visit) const {
+  const std::size_t begin = fragment.first * kFragmentBlock;
+  const std::size_t end = begin + fragment.blocks * kFragmentBlock;
+  const auto after = std::ranges::upper_bound(layout_.slices, begin, {}, &Slice::offset);
+  for (auto slice = std::prev(after); slice != layout_.slices.end() && slice->offset < end; ++slice) {
+    const std::size_t first = std::max(begin, slice->offset);
+    const std::size_t skipped = first - slice->offset;
+    if (skipped >= slice->numel) continue;  // nothing but padding, which belongs to the fragment before
+    const std::size_t numel = std::min(slice->numel - skipped, end - first);
+    const std::size_t padded =
+        std::min((numel + kFragmentBlock - 1) / kFragmentBlock * kFragmentBlock, end - first);
+    visit(Slice{slice->tensor, slice->begin + skipped, numel, first}, first - begin, numel, padded);
+  }
+}
+
+std::vector<ShortBlock> LocalRule::short_blocks_in(const Fragment& fragment) const {
+  std::vector<ShortBlock> found;
+  auto next = std::ranges::lower_bound(short_blocks_, fragment.first, {}, &ShortBlock::block);
+  for (; next != short_blocks_.end() && next->block < fragment.first + fragment.blocks; ++next)
+    found.push_back({static_cast<BlockId>(next->block - fragment.first), next->numel});
+  return found;
+}
+
+std::span<float> LocalRule::values_of(Round& round) const {
+  return round.values.span().first(round.fragment.blocks * kFragmentBlock);
+}
+
+std::span<float> LocalRule::weights_of(const Fragment& fragment) {
+  return weights_.span().subspan(fragment.first * kFragmentBlock, fragment.blocks * kFragmentBlock);
+}
+
+std::string LocalRule::place(Iteration round) const { return "round " + std::to_string(round); }
+
+void LocalRule::read_parameters(std::span<float* const> parameters) {
+  for (const Slice& slice : layout_.slices) {
+    std::memcpy(weights_.data() + slice.offset, parameters[slice.tensor] + slice.begin,
+                slice.numel * sizeof(float));
+  }
+}
+
+void LocalRule::write_parameters(std::span<float* const> parameters) {
+  for (const Slice& slice : layout_.slices) {
+    std::memcpy(parameters[slice.tensor] + slice.begin, weights_.data() + slice.offset,
+                slice.numel * sizeof(float));
+  }
+}
+
+void LocalRule::weights_loaded(Iteration round) { digests_.restart({round, hash_all_blocks(weights_)}); }
+
+std::vector<StateArray> LocalRule::state() {
+  std::vector<StateArray> arrays;
+  for (const Slice& slice : layout_.slices) {
+    arrays.push_back(
+        {"weights", slice.tensor, true, slice.begin, slice.numel, weights_.data() + slice.offset});
+  }
+  return arrays;
+}
+
+}  // namespace stella

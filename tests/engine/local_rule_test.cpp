@@ -1,0 +1,242 @@
+// rule="local" called directly, as the pipeline calls it: several members' in one thread, without a network.
+#include "engine/local_rule.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/members.hpp"
+#include "kernels/kernel_testing.hpp"
+#include "net/test_thread.hpp"
+
+namespace stella {
+namespace {
+
+using namespace testing;
+
+EngineOptions options_of(const std::string& wire, std::size_t fragment_values = 256) {
+  EngineOptions options;
+  options.rule = "local";
+  options.wire = wire;
+  options.bucket_bytes = fragment_values * sizeof(float);
+  return options;
+}
+
+struct LocalMember {
+  LocalMember(Rank rank, const std::vector<std::int64_t>& sizes, const EngineOptions& options)
+      : model(sizes),
+        rule(model.specs, options, rank, [](Rank other) { return "member " + std::to_string(other); }) {
+    rule.read_parameters(model.weight_pointers);
+    rule.weights_loaded(0);
+  }
+  StepInput input() {
+    StepInput input;
+    input.parameters = model.weight_pointers;
+    input.samples = weight;
+    return input;
+  }
+  std::shared_ptr<Step> begin(Iteration round) {
+    auto step = std::make_shared<Step>(round, Level::active, input(), 1);
+    if (rule.copy(0, step->input)) {
+      rule.drop(0, step->input);
+      step->skip = true;
+    }
+    return step;
+  }
+  // What it holds that nobody else has seen, and the weights of all, by tensor and element.
+  float weight_of_all(std::size_t tensor, std::size_t i) {
+    for (const StateArray& array : rule.state()) {
+      if (array.tensor == tensor && i >= array.begin && i < array.begin + array.numel)
+        return static_cast<const float*>(array.data)[i - array.begin];
+    }
+    ADD_FAILURE() << "no weight " << i << " of tensor " << tensor;
+    return 0;
+  }
+
+  Model model;
+  double weight = 1;
+  LocalRule rule;
+};
+
+struct LocalWorld {
+  LocalWorld(std::uint32_t world_size, const std::vector<std::int64_t>& sizes, const EngineOptions& options) {
+    for (Rank rank = 0; rank < world_size; ++rank)
+      members.push_back(std::make_unique<LocalMember>(rank, sizes, options));
+  }
+  // `between`: what members do while their payloads are on the way.
+  void round(const std::function<void(LocalMember&)>& between = [](LocalMember&) {}) {
+    ++rounds;
+    std::vector<std::shared_ptr<Step>> steps;
+    for (auto& member : members) steps.push_back(member->begin(rounds));
+    std::vector<PayloadPtr> payloads;
+    for (Rank rank = 0; rank < members.size(); ++rank)
+      payloads.push_back(members[rank]->rule.contribute(0, *steps[rank]));
+    for (auto& member : members) between(*member);
+    for (auto& member : members) {
+      member->rule.apply(0, member->rule.merge(0, payloads));
+      member->rule.publish(0, rounds, member->model.weight_pointers);
+    }
+  }
+  LocalMember& operator[](Rank rank) { return *members[rank]; }
+
+  std::vector<std::unique_ptr<LocalMember>> members;
+  Iteration rounds = 0;
+};
+
+template <class Change>
+void for_each_weight(LocalMember& member, Change change) {
+  for (std::size_t tensor = 0; tensor < member.model.weights.size(); ++tensor) {
+    for (std::size_t i = 0; i < member.model.weights[tensor].size(); ++i)
+      change(member.model.weights[tensor][i], tensor, i);
+  }
+}
+
+const std::vector<std::int64_t> kSizes{1000, 1, 64, 63, 65, 7};
+
+TEST(LocalRule, InFp32EverybodyGetsTheMeanOfWhatAllLearned) {
+  LocalWorld world(4, kSizes, options_of("fp32", 1 << 20));
+  for (Rank rank = 0; rank < 4; ++rank)
+    for_each_weight(world[rank], [&](float& weight, std::size_t tensor, std::size_t i) {
+      weight += static_cast<float>(rank + tensor + i);
+    });
+  world.round();
+  world.round();  // two fragments are the model
+  for (auto& member : world.members) {
+    for_each_weight(*member, [&](float weight, std::size_t tensor, std::size_t i) {
+      const float mean = static_cast<float>(tensor + i) + 1.5f;
+      ASSERT_EQ(weight, mean);
+      ASSERT_EQ(member->weight_of_all(tensor, i), mean);
+    });
+  }
+}
+
+TEST(LocalRule, WeightsSayHowMuchAMemberCounts) {
+  LocalWorld world(2, {200}, options_of("fp32", 1 << 20));
+  world[0].weight = 3;
+  for_each_weight(world[0], [](float& weight, auto...) { weight = 4; });
+  for_each_weight(world[1], [](float& weight, auto...) { weight = 8; });
+  world.round();
+  world.round();
+  for (auto& member : world.members)
+    for_each_weight(*member, [](float weight, auto...) { ASSERT_FLOAT_EQ(weight, 5); });
+}
+
+// A member's own weights keep all that it learned while its payload was under way.
+TEST(LocalRule, WhatIsLearnedWhileARoundIsUnderWayStaysWithItsMember) {
+  LocalWorld world(2, {128}, options_of("fp32", 1 << 20));
+  for_each_weight(world[0], [](float& weight, auto...) { weight = 2; });
+  const auto learn = [](LocalMember& member) {
+    for_each_weight(member, [](float& weight, auto...) { weight += 16; });
+  };
+  world.round(learn);  // the first half of the model
+  for_each_weight(world[0], [](float weight, std::size_t, std::size_t i) {
+    ASSERT_EQ(weight, i < 64 ? 1 + 16 : 2 + 16);
+  });
+  for_each_weight(world[1], [](float weight, std::size_t, std::size_t i) {
+    ASSERT_EQ(weight, i < 64 ? 1 + 16 : 0 + 16);
+  });
+}
+
+// Integers, and a number of members by which fp32 divides exactly.
+TEST(LocalRule, LearnedIsToldPlusHeldExactlyUnderAnyChangeOfSizes) {
+  Random random(seed());
+  for (const std::uint32_t world_size : {1u, 2u, 4u}) {
+    LocalWorld world(world_size, kSizes, options_of("fp32", 256));
+    std::vector<std::vector<std::vector<double>>> learned(world_size);
+    for (auto& of_member : learned)
+      for (const std::int64_t size : kSizes) of_member.emplace_back(size, 0.0);
+    double total = 0;
+    for (int step = 0; step < 40; ++step) {
+      const auto learn = [&](Rank rank) {
+        for_each_weight(world[rank], [&](float& weight, std::size_t tensor, std::size_t i) {
+          const int value = (static_cast<int>(random() % 65) - 32) * 1024;
+          weight += static_cast<float>(value);
+          learned[rank][tensor][i] += value;
+          total += value;
+        });
+      };
+      for (Rank rank = 0; rank < world_size; ++rank) {
+        learn(rank);
+        world[rank].rule.set_fragment_blocks(1 + random() % 12);
+      }
+      world.round();
+    }
+    // x_i - W is what member i learned and has not told; W is the mean of what all told.
+    double held = 0, told = 0;
+    for (Rank rank = 0; rank < world_size; ++rank) {
+      for_each_weight(world[rank], [&](float weight, std::size_t tensor, std::size_t i) {
+        const float of_all = world[rank].weight_of_all(tensor, i);
+        held += static_cast<double>(weight) - of_all;
+        told += of_all;  // on each of the members: times their number over their number
+      });
+    }
+    EXPECT_EQ(told + held, total) << world_size;
+  }
+}
+
+TEST(LocalRule, ConsensusWeightsAreTheSameEverywhereAndFollowWhatIsLearnedInEveryCoding) {
+  for (const std::string wire : {"fp32", "bf16", "int8", "int4", "int2", "int1"}) {
+    LocalWorld world(3, kSizes, options_of(wire, 512));
+    Random random(seed());
+    for (int step = 0; step < 60; ++step) {
+      for (auto& member : world.members)
+        for_each_weight(*member, [&](float& weight, std::size_t, std::size_t i) {
+          weight += 0.1f * (std::sin(static_cast<float>(i)) - weight);  // all pull to the same place
+        });
+      world.round();
+      for (Rank rank = 1; rank < 3; ++rank) ASSERT_EQ(world[rank].rule.digest(), world[0].rule.digest());
+    }
+    double error = 0, size = 0;
+    for_each_weight(world[0], [&](float, std::size_t tensor, std::size_t i) {
+      const double aim = std::sin(static_cast<float>(i));
+      error += std::pow(world[0].weight_of_all(tensor, i) - aim, 2);
+      size += aim * aim;
+    });
+    EXPECT_LT(std::sqrt(error / size), 0.1) << wire;
+  }
+}
+
+TEST(LocalRule, AMemberWhoseWeightsAreNotFiniteIsLeftOutAndNamesTheTensor) {
+  LocalWorld world(2, {100, 100}, options_of("int1", 1 << 20));
+  for (auto& member : world.members) for_each_weight(*member, [](float& weight, auto...) { weight = 1; });
+  world[1].model.weights[1][7] = std::nanf("");
+  Step step(1, Level::active, world[1].input(), 1);
+  EXPECT_EQ(world[1].rule.copy(0, step.input), std::nullopt);  // the first half holds the first tensor
+  Step second(2, Level::active, world[1].input(), 1);
+  EXPECT_EQ(world[1].rule.copy(0, second.input), 1u);
+  LocalWorld other(2, {64}, options_of("fp32"));
+  other[0].model.weights[0][0] = 2;
+  other[1].model.weights[0][3] = std::numeric_limits<float>::infinity();
+  other.round();
+  EXPECT_EQ(other[0].weight_of_all(0, 0), 2);  // the mean over those that contributed
+  EXPECT_EQ(other[1].weight_of_all(0, 0), 2);
+  EXPECT_EQ(other[0].weight_of_all(0, 3), 0);
+}
+
+TEST(LocalRule, AnotherFragmentThanOursIsABreachThatNamesItsMember) {
+  LocalMember here(0, kSizes, options_of("int1", 256)), there(1, kSizes, options_of("int1", 128));
+  const auto mine = here.begin(1), theirs = there.begin(1);
+  const std::vector<PayloadPtr> payloads{here.rule.contribute(0, *mine), there.rule.contribute(0, *theirs)};
+  const Error error = error_of([&] { here.rule.merge(0, payloads); });
+  EXPECT_EQ(error.code(), ErrorCode::protocol);
+  EXPECT_TRUE(
+      contains(error.what(), "member 1 in round 1: its fragment is 2 blocks from 0, here it is 4 from 0"))
+      << error.what();
+}
+
+TEST(LocalRule, ADigestThatDiffersIsAMismatchThatNamesItsMember) {
+  LocalWorld world(2, kSizes, options_of("fp32", 256));
+  world[1].rule.weights()[0] = 1;
+  world[1].rule.weights_loaded(0);
+  const Error error = error_of([&] { world.round(); });
+  EXPECT_EQ(error.code(), ErrorCode::mismatch);
+  EXPECT_TRUE(contains(error.what(), "the consensus weights after round 0 are not those of member 1"))
+      << error.what();
+}
+
+}  // namespace
+}  // namespace stella
