@@ -38,7 +38,7 @@ def main() -> None:
         recorder.step(step, loss.item())
         if step + 1 >= args.steps or recorder.seconds() >= args.seconds:
             break
-    recorder.stages(optimizer.stats())
+    recorder.stages(stella.stats())
     stella.finish()
     recorder.validate(model, validation, stella.world_size())
 

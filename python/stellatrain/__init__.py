@@ -38,6 +38,8 @@ _HOMES = {
             "save",
             "load",
             "mean",
+            "consensus",
+            "stats",
             "finish",
             "default_run",
         )
@@ -53,6 +55,9 @@ if TYPE_CHECKING:
     from stellatrain.info import core_info as core_info
     from stellatrain.loader import DataLoader as DataLoader
     from stellatrain.optimizer import DistributedOptimizer as DistributedOptimizer
+    from stellatrain.process_run import (
+        consensus as consensus,
+    )
     from stellatrain.process_run import (
         default_run as default_run,
     )
@@ -76,6 +81,9 @@ if TYPE_CHECKING:
     )
     from stellatrain.process_run import (
         save as save,
+    )
+    from stellatrain.process_run import (
+        stats as stats,
     )
     from stellatrain.process_run import (
         world_size as world_size,

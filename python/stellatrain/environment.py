@@ -46,8 +46,8 @@ def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
 
 # What each value may be. NaN is never it.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "rule": _one_of("sparse"),
-    "wire": _one_of("fp32", "bf16", "int8", "int4", "int2", "int1"),
+    "rule": _one_of("sparse", "local"),
+    "wire": _one_of("fp32", "bf16", "int8", "int4", "int2", "int1", "auto"),
     "selector": _one_of("blocks", "threshold", "random"),
     "world_size": (lambda value: value <= 65_536, "at most 65536"),
     "join_timeout": (lambda value: 0.001 <= value <= 1e8, "at least 0.001 and at most 1e8"),
@@ -58,6 +58,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bucket_mib": (lambda value: 1 / 256 <= value <= 32, "at least 1/256 (4 KiB) and at most 32"),
     "threads": (lambda value: 0 <= value <= 256, "at least 0 and at most 256"),
     "step_timeout": (lambda value: 0.001 <= value <= 1e8, "at least 0.001 and at most 1e8"),
+    "max_drift": (lambda value: 0.001 <= value <= 1e8, "at least 0.001 and at most 1e8"),
 }
 
 
@@ -66,7 +67,7 @@ _VARIABLES = {
     for name in (
         *("RANK", "WORLD_SIZE", "MEMBER", "CLUSTER", "SECRET_FILE", "SECRET", "COORDINATOR", "PORT", "HOST"),
         *("JOIN_TIMEOUT", "PEER_TIMEOUT", "RULE", "DENSITY", "STALENESS", "WIRE", "SELECTOR", "BLOCK"),
-        *("BUCKET_MIB", "THREADS", "STEP_TIMEOUT", "LOG", "CPU"),
+        *("BUCKET_MIB", "THREADS", "STEP_TIMEOUT", "MAX_DRIFT", "LOG", "CPU"),
     )
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, IterableDataset, Sampler
 
-from stellatrain import _core, process_run
+from stellatrain import process_run
 from stellatrain.agreement import until_all_heard
 from stellatrain.errors import error, shown, whole
 from stellatrain.messages import exchanged, require
@@ -148,7 +148,7 @@ class DataLoader(torch.utils.data.DataLoader):
         if not (self._training and self._uneven) or optimizer is None:
             return
         if optimizer.iteration > before or len(self._shares) == 0:
-            optimizer.drain(_core.Level.epoch_ended)
+            optimizer.end_epoch()
 
     def _agree(self, samples: int, seed: int, shuffle: bool) -> bool:
         """Whether members have unequal numbers of batches. Error("mismatch") if they differ in the data."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -111,6 +112,16 @@ class DistributedOptimizer(torch.optim.Optimizer):
         """Contributes nothing, until all members have come to `level`; takes the others' updates."""
         self.engine.drain(level, self._addresses(), self._settings())
         self._weights_written()
+
+    def end_epoch(self) -> None:
+        """Contributes nothing, until all members' epochs have ended."""
+        self.drain(_core.Level.epoch_ended)
+
+    @contextlib.contextmanager
+    def consensus_weights(self) -> Iterator[None]:
+        """The parameters hold the consensus weights anyway, once what is under way is in them. Collective."""
+        self.drain(_core.Level.epoch_ended)
+        yield
 
     def stats(self) -> dict[str, float]:
         """Counters since the start: iterations, bytes on the wire, seconds by stage (docs/stats.md)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import sys
 from pathlib import Path
@@ -12,7 +13,6 @@ import torch
 
 from stellatrain.environment import Membership
 from stellatrain.errors import error, sentence_of
-from stellatrain.optimizer import DistributedOptimizer
 from stellatrain.run import Run
 
 log = logging.getLogger("stellatrain")
@@ -45,7 +45,7 @@ def default_run() -> Run:
 
 def distribute(
     model: torch.nn.Module, optimizer: torch.optim.Optimizer, **options: Any
-) -> tuple[torch.nn.Module, DistributedOptimizer]:
+) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
     """See Run.distribute."""
     return default_run().distribute(model, optimizer, **options)
 
@@ -68,6 +68,16 @@ def save(directory: str | Path, extra: dict[str, Any] | None = None) -> None:
 def load(directory: str | Path, missing_ok: bool = False) -> dict[str, Any] | None:
     """See Run.load."""
     return default_run().load(directory, missing_ok)
+
+
+def consensus() -> contextlib.AbstractContextManager[None]:
+    """See Run.consensus."""
+    return default_run().consensus()
+
+
+def stats() -> dict[str, float]:
+    """See Run.stats."""
+    return default_run().stats()
 
 
 def mean(value: float, samples: float = 1) -> float:

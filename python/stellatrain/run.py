@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,13 @@ from stellatrain.averaging import mean
 from stellatrain.bridge import ParameterBridge
 from stellatrain.environment import Membership, checked, membership, tuned, warn_of_misspelt_variables
 from stellatrain.errors import error, sentence_of, shown
+from stellatrain.local_optimizer import LocalOptimizer
 from stellatrain.optimizer import DistributedOptimizer
 from stellatrain.optimizer_state import share_state
 from stellatrain.settings import group_settings, kind_of
+
+# What is sent by default.
+_WIRES = {"sparse": "fp32", "local": "auto"}
 
 
 class Run:
@@ -26,7 +32,7 @@ class Run:
         warn_of_misspelt_variables()
         self.who = checked(who) if who is not None else membership()
         self.model: torch.nn.Module | None = None
-        self.optimizer: DistributedOptimizer | None = None
+        self.optimizer: DistributedOptimizer | LocalOptimizer | None = None
         self._loaders: list[weakref.ref[Any]] = []
         self._epochs_to_come: list[int] = []
         self._over = ""  # why there is no session
@@ -69,25 +75,29 @@ class Run:
         rule: str = "sparse",
         density: float | None = None,
         staleness: int | None = None,
-        wire: str = "fp32",
+        wire: str | None = None,
         selector: str = "blocks",
         block: int = 16,
         bucket_mib: float = 4,
         threads: int = 0,
         step_timeout: float = 1800,
-    ) -> tuple[torch.nn.Module, DistributedOptimizer]:
+        max_drift: float = 120,
+    ) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         """Puts the engine behind `optimizer`; everybody starts from member 0's weights, buffers and moments.
 
         Collective. Returns the same model, and an optimizer to use in place of yours. Each option is also an
         environment variable, STELLA_<NAME>, which wins.
 
-        rule: "sparse", the papers' (gradients, error feedback, sparse optimizer on the CPU).
+        rule: "sparse", the papers' (gradients, error feedback, sparse optimizer on the CPU); or "local": your
+            optimizer, of any kind, steps at once, and is returned as it is; the members tell each other piece
+            by piece what they learned, and no step waits for the network (docs/rules.md).
         density: share of the parameters that this member sends per iteration, above 0 to 1 (1: all of them);
             0.01 by default. One member alone: 1, as there is nobody to send to.
         staleness: 0 waits for each exchange; 1, the default, lets it take the whole next iteration. One
             member alone: 0. So it trains as torch does.
-        wire: values on the network: "fp32", "bf16", or codes of 8, 4, 2 or 1 bits, "int8", "int4", "int2",
-            "int1". What rounding leaves out goes with a later iteration.
+        wire: values on the network: "fp32" (the default of "sparse"), "bf16", or codes of 8, 4, 2 or 1 bits,
+            "int8", "int4", "int2", "int1". What rounding leaves out goes with a later iteration. "auto", the
+            default of "local": as many bits as the link takes.
         selector: how blocks are chosen: "blocks" (largest), "threshold" (the paper's), "random".
         block: elements that are chosen and sent together, 16, 32 or 64: larger ones cost fewer bytes for ids
             and for the steps of codes, and choose less finely.
@@ -95,6 +105,9 @@ class Run:
         threads: CPU threads of the engine; 0: one per core, at most 4.
         step_timeout: seconds that a connected member may contribute nothing, or let the others wait in
             distribute(), save(), load() or finish(), before the run ends.
+        max_drift: seconds without a round, after which a step of "local" waits for the other members.
+
+        density, staleness, selector and block are for "sparse"; bucket_mib is the first fragment of "local".
 
         Raises Error("mismatch") that names the first parameter or setting in which members differ,
         Error("invalid_argument") for options or optimizers that are not supported.
@@ -105,29 +118,25 @@ class Run:
                 "invalid_argument",
                 "this run trains a model already; a second model needs a Run of its own (stellatrain.Run)",
             )
-        tuned("rule", str, rule)  # there is one so far
+        rule = tuned("rule", str, rule)
         options = _core.EngineOptions()
-        alone = self.world_size == 1
-        options.density = tuned("density", float, (1.0 if alone else 0.01) if density is None else density)
-        options.staleness = tuned("staleness", int, (0 if alone else 1) if staleness is None else staleness)
-        options.wire = tuned("wire", str, wire)
-        options.selector = tuned("selector", str, selector)
-        options.block = tuned("block", int, block)
+        options.rule = rule
+        options.wire = tuned("wire", str, _WIRES[rule] if wire is None else wire)
         options.bucket_bytes = int(tuned("bucket_mib", float, bucket_mib) * 2**20)
         options.threads = tuned("threads", int, threads)
         options.step_timeout_seconds = tuned("step_timeout", float, step_timeout)
-
+        options.max_drift_seconds = tuned("max_drift", float, max_drift)
+        if rule == "local":
+            return self._distribute_local(model, optimizer, options)
+        alone = self.world_size == 1
+        options.density = tuned("density", float, (1.0 if alone else 0.01) if density is None else density)
+        options.staleness = tuned("staleness", int, (0 if alone else 1) if staleness is None else staleness)
+        options.selector = tuned("selector", str, selector)
+        options.block = tuned("block", int, block)
         kind = kind_of(optimizer)
         bridges, specs = _parameters(model, optimizer)
         settings = [group_settings(kind, group) for group in optimizer.param_groups]
-        addresses = [bridge.weights_address() for bridge in bridges]
-        engine = forks.of_this_process(self.session.distribute(specs, settings, options, addresses))
-        for bridge in bridges:
-            bridge.weights_written()
-        trained = {bridge.parameter for bridge in bridges}
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if tensor not in trained and tensor.numel() > 0:
-                buffers.broadcast(self.session, name, tensor)
+        engine = self._start(model, bridges, specs, settings, options)
         distributed = DistributedOptimizer(optimizer, engine, bridges)
         try:
             if any(self.session.all_gather("optimizer state", b"there" if optimizer.state else b"")):
@@ -138,8 +147,75 @@ class Run:
         self.model, self.optimizer = model, distributed
         return model, distributed
 
+    def _distribute_local(
+        self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, options: _core.EngineOptions
+    ) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise error("invalid_argument", f"optimizer is {shown(optimizer)}; it must be one of torch's")
+        bridges, specs = _parameters(model, optimizer)
+        for spec in specs:
+            if spec.dtype != "float32":
+                raise error(
+                    "invalid_argument",
+                    f"parameter '{spec.name}' is {spec.dtype}; rule='local' needs float32 parameters "
+                    "(torch.autocast computes in 16 bits with them)",
+                )
+        engine = self._start(model, bridges, specs, [], options)
+        self.model, self.optimizer = model, LocalOptimizer(optimizer, engine, bridges)
+        return model, optimizer
+
+    def _start(
+        self,
+        model: torch.nn.Module,
+        bridges: list[ParameterBridge],
+        specs: list[_core.TensorSpec],
+        settings: list[_core.GroupSettings],
+        options: _core.EngineOptions,
+    ) -> _core.Engine:
+        """The engine; the model holds member 0's values."""
+        addresses = [bridge.weights_address() for bridge in bridges]
+        engine = forks.of_this_process(self.session.distribute(specs, settings, options, addresses))
+        for bridge in bridges:
+            bridge.weights_written()
+        trained = {bridge.parameter for bridge in bridges}
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if tensor not in trained and tensor.numel() > 0:
+                buffers.broadcast(self.session, name, tensor)
+        return engine
+
+    @contextlib.contextmanager
+    def consensus(self) -> Iterator[None]:
+        """Inside, the model holds what all members agree on: to evaluate it, or to save it. Collective.
+
+        Under rule="local" those are the consensus weights, in place of this member's own, which come back
+        behind; under "sparse" the model holds them anyway. Floating-point buffers are averaged over the
+        members, others are member 0's; they come back, too. Nobody may step inside.
+        """
+        if self.optimizer is None:
+            raise error("invalid_argument", "call distribute() first")
+        with self.optimizer.consensus_weights():
+            own = {name: buffer.detach().clone() for name, buffer in self.model.named_buffers()}
+            try:
+                buffers.assign(self.model, buffers.averaged(self.session, self.model))
+                yield
+            finally:
+                buffers.assign(self.model, own)
+
+    def stats(self) -> dict[str, float]:
+        """Counters since the start: steps, bytes on the wire, seconds by stage (docs/stats.md)."""
+        if self.optimizer is None:
+            raise error("invalid_argument", "call distribute() first")
+        return self.optimizer.stats()
+
+    def digest(self) -> int:
+        """A 64-bit digest of the consensus weights. Waits for what is under way."""
+        if self.optimizer is None:
+            raise error("invalid_argument", "call distribute() first")
+        return self.optimizer.digest()
+
     def save(self, directory: str | Path, extra: dict[str, Any] | None = None) -> None:
         """Writes a checkpoint that load() resumes exactly. Collective. See stellatrain.checkpoint."""
+        self._refuse_checkpoints_of_local("save")
         checkpoint.save(self, directory, extra)
 
     def load(self, directory: str | Path, missing_ok: bool = False) -> dict[str, Any] | None:
@@ -147,7 +223,16 @@ class Run:
 
         missing_ok: return None, with nothing changed, if no member has a checkpoint there.
         """
+        self._refuse_checkpoints_of_local("load")
         return checkpoint.load(self, directory, missing_ok)
+
+    def _refuse_checkpoints_of_local(self, call: str) -> None:
+        if isinstance(self.optimizer, LocalOptimizer):
+            raise error(
+                "invalid_argument",
+                f"{call}() is not built for rule='local' yet; inside `with stellatrain.consensus():` "
+                "torch.save(model.state_dict()) keeps the weights, on one member",
+            )
 
     def add_loader(self, loader: Any) -> None:
         """`loader` deals out training data: from now on checkpoints hold its `epoch`."""

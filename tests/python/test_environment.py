@@ -170,7 +170,7 @@ def test_an_argument_of_another_type_is_an_error_that_names_it(
     [
         ("wire", "int3"),
         ("selector", "best"),
-        ("rule", "local"),
+        ("rule", "dense"),
         ("density", "0"),
         ("density", "nan"),
         ("density", "1.5"),

@@ -269,7 +269,7 @@ def test_other_optimizers_are_refused_naming_the_supported_ones(kind: type) -> N
         ("staleness", 2, "staleness is 2"),
         ("staleness", -1, "staleness is -1"),
         ("threads", -1, "threads is -1"),
-        ("wire", "int3", "wire is 'int3'; it must be fp32, bf16, int8, int4, int2 or int1"),
+        ("wire", "int3", "wire is 'int3'; it must be fp32, bf16, int8, int4, int2, int1 or auto"),
         ("selector", "best", "selector is 'best'; it must be blocks, threshold or random"),
         ("rule", "dense", "rule is 'dense'; it must be sparse"),
         ("block", 48, "block is 48; it must be 16, 32 or 64"),

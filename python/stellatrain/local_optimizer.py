@@ -1,0 +1,124 @@
+"""rule="local": the script's own optimizer steps, and after each step the engine exchanges what it can."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from stellatrain import _core, forks
+from stellatrain.bridge import ParameterBridge
+from stellatrain.errors import error
+
+
+class LocalOptimizer:
+    """Between a torch optimizer, which stays the script's own, and the engine.
+
+    It hangs on the optimizer's step: when that has written the parameters, the engine adds what the others
+    learned meanwhile, and takes a part of what this member learned. No step waits for the network.
+    """
+
+    def __init__(
+        self, optimizer: torch.optim.Optimizer, engine: _core.Engine, bridges: list[ParameterBridge]
+    ):
+        self._optimizer = optimizer
+        self._engine: _core.Engine | None = engine
+        self._bridges = bridges
+        self._over = ""  # why there is no engine
+        self._remembered: dict[str, Any] | None = None  # of the engine, after finish()
+        self._stepped = False
+        self._set_aside: list[torch.Tensor] | None = None  # this member's weights, inside consensus()
+        self._unhook = optimizer.register_step_post_hook(self._after_step).remove
+        forks.forget_in_child(self)
+
+    def _after_step(self, *_: Any) -> None:
+        if self._set_aside is not None:
+            raise error(
+                "invalid_argument",
+                "optimizer.step() inside `with consensus()` would train the weights of all; leave it first",
+            )
+        self._stepped = True
+        self.engine.step([], self._addresses(), [], 1, 1.0, False)
+        self._weights_written()
+
+    @property
+    def engine(self) -> _core.Engine:
+        """The engine behind it, until the run ends."""
+        if self._engine is None:
+            raise error("cancelled", self._over)
+        return self._engine
+
+    @property
+    def bridges(self) -> list[ParameterBridge]:
+        """The parameters that the engine trains, by its index."""
+        return self._bridges
+
+    def drain(self, level: _core.Level) -> None:
+        """Makes rounds until all members have come to `level`.
+
+        With "finished", all that they learned has gone out, and the parameters are the consensus weights.
+        """
+        self.engine.drain(level, self._addresses(), [])
+        self._weights_written()
+
+    def end_epoch(self) -> None:
+        """Nobody waits for the steps of a member whose epoch is shorter."""
+
+    @contextlib.contextmanager
+    def consensus_weights(self) -> Iterator[None]:
+        """Inside, the parameters hold the consensus weights; then this member's own again. Collective."""
+        if self._set_aside is not None:
+            raise error("invalid_argument", "consensus() inside of consensus()")
+        self.drain(_core.Level.epoch_ended)
+        self._set_aside = [bridge.parameter.detach().clone() for bridge in self._bridges]
+        try:
+            with torch.no_grad():
+                for _, index, _, _, _, array in self.engine.state():  # one for each parameter: its weights
+                    parameter = self._bridges[index].parameter
+                    parameter.copy_(torch.from_numpy(array).view(parameter.shape))
+            yield
+        finally:
+            aside, self._set_aside = self._set_aside, None
+            with torch.no_grad():
+                for bridge, own in zip(self._bridges, aside, strict=True):
+                    bridge.parameter.copy_(own)
+
+    def stats(self) -> dict[str, float]:
+        """Counters since the start: steps, bytes on the wire, seconds by stage (docs/stats.md)."""
+        if self._remembered is not None:
+            return dict(self._remembered["stats"])
+        stats = self.engine.stats()
+        return {name: getattr(stats, name) for name in dir(stats) if not name.startswith("_")}
+
+    @property
+    def iteration(self) -> int:
+        """How many steps this member has made."""
+        return self.engine.iteration if self._remembered is None else self._remembered["iteration"]
+
+    def digest(self) -> int:
+        """A 64-bit digest of the consensus weights, after all rounds that this member has begun."""
+        return self.engine.digest() if self._remembered is None else self._remembered["digest"]
+
+    def remember(self) -> None:
+        """What stats(), iteration and digest() tell once the engine is gone."""
+        self._remembered = {"stats": self.stats(), "iteration": self.iteration, "digest": self.digest()}
+
+    def close(self, why: str) -> None:
+        """Gives the engine up; the optimizer is the script's alone again."""
+        self._engine, self._over = None, why
+        self._unhook()
+
+    def forget(self) -> None:
+        """This process was forked from the member: what it holds is the parent's."""
+        self._unhook()
+        if self._engine is not None:
+            self._engine, self._over = None, forks.NO_MEMBER
+
+    def _addresses(self) -> list[int]:
+        return [bridge.weights_address(refresh=True) for bridge in self._bridges]
+
+    def _weights_written(self) -> None:
+        for bridge in self._bridges:
+            bridge.weights_written()

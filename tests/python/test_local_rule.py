@@ -1,0 +1,208 @@
+"""rule="local": the script's own optimizer steps; what the members learned apart comes together."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+import torch
+from conftest import outcomes_of_members, run_members
+from training import adamw, flat, loss_of, mlp, vectors
+
+from stellatrain import DataLoader, Error
+from stellatrain.run import Run
+
+STEPS = 40
+OPTIMIZERS = {
+    "adamw": adamw,
+    "rmsprop": lambda net: torch.optim.RMSprop(net.parameters(), lr=0.01),
+    "adagrad": lambda net: torch.optim.Adagrad(net.parameters(), lr=0.05),
+    "nadam": lambda net: torch.optim.NAdam(net.parameters(), lr=0.01),
+    "fused": lambda net: torch.optim.AdamW(net.parameters(), lr=0.01, fused=True),
+}
+
+
+def train(net: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> list[float]:
+    losses = []
+    for batch in vectors(2, 4) * (steps // 2):
+        optimizer.zero_grad()
+        loss = loss_of(net, batch)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_model_and_optimizer_come_back_themselves() -> None:
+    def member(run: Run) -> tuple[bool, bool]:
+        net = mlp()
+        optimizer = adamw(net)
+        model, distributed = run.distribute(net, optimizer, rule="local")
+        run.finish()
+        return model is net, distributed is optimizer
+
+    assert run_members(2, member) == [(True, True)] * 2
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_members_learn_and_end_with_equal_weights_under_any_optimizer(name: str) -> None:
+    nets = [mlp() for _ in range(3)]
+    torch.nn.init.zeros_(nets[2][0].weight)  # it starts from member 0's all the same
+
+    def member(run: Run) -> tuple[torch.Tensor, float, float]:
+        net = nets[run.rank]
+        _, optimizer = run.distribute(net, OPTIMIZERS[name](net), rule="local")
+        losses = train(net, optimizer, STEPS)
+        run.finish()
+        return flat(net), losses[0], losses[-1]
+
+    results = run_members(3, member)
+    for weights, first, last in results:
+        assert torch.equal(weights, results[0][0])
+        assert last < 0.9 * first
+
+
+def test_one_member_alone_trains_as_torch_does() -> None:
+    def member(run: Run) -> torch.Tensor:
+        net = mlp()
+        _, optimizer = run.distribute(net, adamw(net), rule="local")
+        train(net, optimizer, STEPS)
+        run.finish()
+        return flat(net)
+
+    plain = mlp()
+    train(plain, adamw(plain), STEPS)
+    (weights,) = run_members(1, member)
+    assert torch.allclose(weights, flat(plain), rtol=1e-4, atol=1e-6)  # threads round differently
+
+
+def test_inside_consensus_all_hold_the_same_and_behind_it_each_its_own() -> None:
+    def member(run: Run) -> tuple[torch.Tensor, torch.Tensor, bool]:
+        net = torch.nn.Sequential(torch.nn.Linear(4, 9), torch.nn.BatchNorm1d(9))
+        _, optimizer = run.distribute(net, adamw(net), rule="local")
+        torch.manual_seed(run.rank)
+        for _ in range(5):
+            net(torch.randn(8, 4) + run.rank).square().mean().backward()
+            optimizer.step()
+        with run.consensus():
+            inside, buffers = flat(net), net[1].running_mean.clone()
+            digest = run.digest()
+        before = flat(net)
+        assert run.digest() == digest
+        run.finish()
+        return torch.cat([inside, buffers]), before, torch.equal(before, inside)
+
+    results = run_members(2, member)
+    (inside, before, same), (other_inside, other_before, _) = results
+    assert torch.equal(inside, other_inside)
+    assert not same
+    assert not torch.equal(before, other_before)
+
+
+def test_a_step_inside_of_consensus_is_refused() -> None:
+    def member(run: Run) -> None:
+        net = mlp()
+        _, optimizer = run.distribute(net, adamw(net), rule="local")
+        train(net, optimizer, 2)
+        with run.consensus():
+            train(net, optimizer, 2)
+
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert "inside `with consensus()`" in str(failure)
+
+
+def test_steps_go_on_while_a_member_makes_none() -> None:
+    made = threading.Event()
+
+    def member(run: Run) -> None:
+        net = mlp()
+        _, optimizer = run.distribute(net, adamw(net), rule="local")
+        if run.rank == 1:
+            assert made.wait(30)
+        train(net, optimizer, 100)
+        made.set()
+        run.finish()
+
+    run_members(2, member)
+
+
+def test_uneven_epochs_and_amp_need_no_care() -> None:
+    """A step that GradScaler skips is none, and nobody waits for it."""
+
+    def member(run: Run) -> torch.Tensor:
+        net = torch.nn.Linear(4, 9)
+        _, optimizer = run.distribute(net, adamw(net), rule="local")
+        data = torch.utils.data.TensorDataset(torch.randn(21, 4, generator=torch.Generator().manual_seed(1)))
+        loader = DataLoader(data, 2 + run.rank, run=run)
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127 if run.rank == 1 else 2.0)
+        for _ in range(3):
+            for (x,) in loader:
+                optimizer.zero_grad()
+                scaler.scale(1000 * net(x).square().mean()).backward()
+                scaler.step(optimizer)
+                scaler.update()
+        run.finish()
+        return flat(net)
+
+    first, second = run_members(2, member)
+    assert torch.equal(first, second)
+    assert torch.isfinite(first).all()
+
+
+def test_a_parameter_that_is_not_finite_is_named_and_the_others_go_on() -> None:
+    def member(run: Run) -> str:
+        net = mlp()
+        _, optimizer = run.distribute(net, adamw(net), rule="local")
+        train(net, optimizer, 6)
+        told = ""
+        if run.rank == 1:
+            with torch.no_grad():
+                net[2].weight[0, 0] = float("nan")
+            with pytest.raises(Error, match=r"the parameter '\d\.\w+' holds NaN or infinity") as failure:
+                train(net, optimizer, 20)
+            told = failure.value.code
+        else:
+            train(net, optimizer, 20)
+        run.finish()
+        assert torch.isfinite(flat(net)).all()
+        return told
+
+    assert run_members(2, member) == ["", "nonfinite"]
+
+
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        ("half", "parameter '0.weight' is bfloat16; rule='local' needs float32 parameters"),
+        ("save", "save() is not built for rule='local' yet"),
+        ("load", "load() is not built for rule='local' yet"),
+        ("optimizer", "optimizer is 'adam'; it must be one of torch's"),
+    ],
+)
+def test_what_it_cannot_do_yet_is_refused(what: str, sentence: str, tmp_path: Any) -> None:
+    def member(run: Run) -> None:
+        net = mlp().bfloat16() if what == "half" else mlp()
+        run.distribute(net, "adam" if what == "optimizer" else adamw(net), rule="local")
+        {"save": run.save, "load": run.load}[what](tmp_path)
+
+    (failure,) = outcomes_of_members(1, member)
+    assert isinstance(failure, Error)
+    assert sentence in str(failure)
+
+
+def test_after_finish_the_optimizer_is_the_script_s_alone() -> None:
+    def member(run: Run) -> tuple[float, int, bool]:
+        net = mlp()
+        _, optimizer = run.distribute(net, adamw(net), rule="local")
+        train(net, optimizer, 6)
+        run.finish()
+        ended = flat(net)
+        train(net, optimizer, 2)
+        return run.stats()["iteration"], run.digest(), torch.equal(flat(net), ended)
+
+    first, second = run_members(2, member)
+    assert first == second
+    assert first[0] == 6
+    assert not first[2]
