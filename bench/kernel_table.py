@@ -2,7 +2,8 @@
 
 usage: python -m bench.kernel_table [--rounds 5] [--deepspeed PYTHON]
 
-`make bench-kernels` builds what it needs. Takes 6 GB of memory and some six minutes for each round.
+`make bench-kernels` builds what it needs; ROUNDS and DEEPSPEED are its names for the two. Takes 6 GB of memory
+and some eight minutes for each round.
 
 Runs build/release/bench/kernels/kernels_bench and bench.kernel_rivals in turns, one
 process at a time, on one thread and on two, and prints tables of medians over the rounds; the spread of a
@@ -65,15 +66,31 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--deepspeed", metavar="PYTHON")
     args = parser.parse_args()
+    if args.rounds < 1:
+        parser.error(f"--rounds is {args.rounds}; it must be at least 1")
+    if args.deepspeed is not None:
+        check_deepspeed(parser, args.deepspeed)
     if not BENCH.exists():
         sys.exit(f"{BENCH} is not there: `make bench-kernels` builds it")
     measured = Measured()
+    print(f"{args.rounds} rounds of some eight minutes each", file=sys.stderr)
     for number in range(args.rounds):
-        print(f"round {number + 1} of {args.rounds}", file=sys.stderr)
         for threads in THREADS:
+            print(f"round {number + 1} of {args.rounds}, threads: {threads}", file=sys.stderr)
             one_round(measured, threads, args.deepspeed)
     for table in (passes, dense_adamw, sparse_adamw, densities, figure_12, top_k, codings, merging):
         print("\n".join(table(measured)), end="\n\n")
+
+
+def check_deepspeed(parser: argparse.ArgumentParser, python: str) -> None:
+    """Before minutes are spent: DeepSpeed's own import takes seconds."""
+    try:
+        done = subprocess.run([python, "-c", "import deepspeed"], capture_output=True, text=True, check=False)
+    except OSError as cause:
+        parser.error(f"--deepspeed is {python}, which cannot be run: {cause.strerror}")
+    if done.returncode != 0:
+        why = (done.stderr.strip() or "no reason given").splitlines()[-1]
+        parser.error(f"--deepspeed is {python}, which cannot import deepspeed: {why}")
 
 
 def one_round(measured: Measured, threads: int, deepspeed: str | None) -> None:
@@ -254,7 +271,8 @@ def codings(measured: Measured) -> list[str]:
                 cells.append(", ".join(cell))
         rows.append([name, *cells])
     columns = [f"{way} {share} %" for share in (1, 10, 100) for way in ("encode", "decode")]
-    return table(["GB/s of fp32, one thread", *columns], rows)
+    head = "GB/s of fp32, one thread; of wide values also the share of memcpy's speed in one piece, block by block"
+    return table([head, *columns], rows)
 
 
 def merging(measured: Measured) -> list[str]:

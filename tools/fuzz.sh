@@ -3,6 +3,11 @@
 # for so long. Without any clang, `make test` runs the same targets for a second each (fuzz/short_run.cpp).
 set -euo pipefail
 
+if [[ ! ${1:-} =~ ^[1-9][0-9]*$ ]]; then
+  echo "fuzz: FUZZ_SECONDS is '${1:-}'; it must be a whole number, at least 1" >&2
+  exit 2
+fi
+
 # A clang may be there without its runtime: only a program that links tells.
 has_libfuzzer() {
   echo 'extern "C" int LLVMFuzzerTestOneInput(const unsigned char*, unsigned long) { return 0; }' |

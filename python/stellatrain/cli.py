@@ -74,9 +74,10 @@ def _keep_private(descriptor: int) -> None:
 
 
 def _info(_: argparse.Namespace) -> int:
-    for name, value in _facts().items():
+    facts = _facts()
+    for name, value in facts.items():
         print(f"{name:<12}{value}")
-    return 0
+    return int("core" in facts)  # which is there only if it is not available
 
 
 def _facts() -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import subprocess
 import sys
@@ -130,3 +131,10 @@ def test_an_unknown_option_of_a_subcommand_is_told_with_its_usage(
     printed = capsys.readouterr().err
     assert printed.startswith(f"usage: stella {command} [")
     assert printed.endswith(f"stella {command}: error: unrecognized arguments: --bogus\n")
+
+
+def test_info_without_a_core_says_why_and_fails() -> None:
+    done = stella("info", stdout=subprocess.PIPE, env={**os.environ, "STELLA_CPU": "bogus"})
+    assert done.returncode == 1
+    assert "core        not available (" in done.stdout
+    assert "set STELLA_CPU to one of" in done.stdout
