@@ -271,7 +271,7 @@ def codings(measured: Measured) -> list[str]:
                 cells.append(", ".join(cell))
         rows.append([name, *cells])
     columns = [f"{way} {share} %" for share in (1, 10, 100) for way in ("encode", "decode")]
-    head = "GB/s of fp32, one thread; of wide values also the share of memcpy's speed in one piece, block by block"
+    head = "GB/s of fp32, one thread; wide values: also the share of memcpy's speed in one piece, by blocks"
     return table([head, *columns], rows)
 
 

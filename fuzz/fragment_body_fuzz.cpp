@@ -23,8 +23,9 @@ void require(bool holds) {
 void read(std::span<const std::byte> bytes) {
   try {
     const FragmentBody body = read_fragment_body(bytes, kFragment, kShort);
-    const std::span<const float> values = body.values.values;
-    require(values.size() == kFragment.blocks * kFragmentBlock);
+    require(body.values.size() == kFragment.blocks * kFragmentBlock);
+    std::vector<float> values(body.values.size());
+    body.values.read(0, values);
     require(find_nonfinite(values) == values.size());
   } catch (const Error& error) {
     require(error.code() == ErrorCode::protocol);

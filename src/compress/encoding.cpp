@@ -171,51 +171,6 @@ void send_codes(std::span<const BlockId> blocks, const Coding& coding, std::vect
   });
 }
 
-// The values that `read(at, values)` writes for places from `at` on, a chunk at a time, which are
-// checked while they are in the first cache.
-template <class Read>
-AlignedArray<float> read_values(std::span<const BlockId> blocks, std::size_t block, Read read) {
-  auto values = AlignedArray<float>::uninitialized(blocks.size() * block);
-  for (std::size_t at = 0; at < values.size(); at += kChunk) {
-    const auto chunk = values.span().subspan(at, std::min(kChunk, values.size() - at));
-    read(at, chunk);
-    if (const std::size_t bad = find_nonfinite(chunk); bad != chunk.size())
-      refuse("block " + std::to_string(blocks[(at + bad) / block]) + " holds a NaN or an infinity");
-  }
-  return values;
-}
-
-AlignedArray<float> read_fp32(std::span<const BlockId> blocks, std::size_t block,
-                              std::span<const std::byte> bytes) {
-  return read_values(blocks, block, [&](std::size_t at, std::span<float> values) {
-    std::memcpy(values.data(), bytes.data() + at * sizeof(float), values.size_bytes());
-  });
-}
-
-AlignedArray<float> read_bf16(std::span<const BlockId> blocks, std::size_t block,
-                              std::span<const std::byte> bytes) {
-  Chunk<std::uint16_t> chunk;
-  return read_values(blocks, block, [&](std::size_t at, std::span<float> values) {
-    const auto received = std::span(chunk).first(values.size());
-    std::memcpy(received.data(), bytes.data() + at * sizeof(std::uint16_t), received.size_bytes());
-    from_bf16(received, values.data());
-  });
-}
-
-AlignedArray<float> read_codes(std::span<const BlockId> blocks, std::size_t block, unsigned bits,
-                               std::int8_t exponent, std::span<const std::byte> step_bytes,
-                               std::span<const std::byte> codes) {
-  const auto table = StepScale{exponent}.table();
-  std::vector<float> steps;
-  steps.reserve(step_bytes.size());
-  for (const std::byte byte : step_bytes) steps.push_back(table[std::to_integer<std::size_t>(byte)]);
-  return read_values(blocks, block, [&](std::size_t at, std::span<float> values) {
-    const std::size_t first = at / block;
-    dequantize(bits, reinterpret_cast<const std::uint8_t*>(codes.data()) + first * code_bytes(bits, block),
-               std::span(steps).subspan(first, values.size() / block), block, values.data());
-  });
-}
-
 // What stands before the indices.
 struct Head {
   IndexCoding indices;
@@ -330,11 +285,13 @@ void encode_blocks(std::span<const BlockId> blocks, const Coding& coding, std::s
   }
 }
 
-SparseGradient decode_blocks(std::span<const std::byte> body, std::size_t total_blocks, std::size_t block,
-                             std::span<const ShortBlock> short_blocks) {
+EncodedBlocks::EncodedBlocks(std::span<const std::byte> body, std::size_t total_blocks, std::size_t block,
+                             std::span<const ShortBlock> short_blocks)
+    : block_(block) {
   assert(is_block_size(block) && total_blocks <= (std::uint64_t{1} << 32) / (block / kBlock));
   ByteReader reader(body, "encoded blocks");
   const Head head = read_head(reader, total_blocks, block);
+  coding_ = head.values;
   const unsigned bits = code_bits(head.values);
   // No sum overflows: count is at most total_blocks, 2^32, and a block has at most 256 bytes.
   const std::uint64_t value_bytes = head.count * bytes_per_block({head.values, block});
@@ -345,24 +302,56 @@ SparseGradient decode_blocks(std::span<const std::byte> body, std::size_t total_
     refuse(std::to_string(head.count) + " blocks need at least " + std::to_string(least_bytes) + " bytes, " +
            std::to_string(reader.remaining()) + " are left");
   }
-
-  auto blocks = decode_indices(head.indices, reader, head.count, total_blocks);
-  const auto exponent = bits != 0 ? reader.get<std::int8_t>() : std::int8_t{0};
-  const auto steps = reader.take(static_cast<std::size_t>(step_bytes));
-  const auto bytes = reader.take(static_cast<std::size_t>(value_bytes));
+  blocks_ = decode_indices(head.indices, reader, head.count, total_blocks);
+  if (bits != 0) table_ = StepScale{reader.get<std::int8_t>()}.table();
+  steps_ = reader.take(static_cast<std::size_t>(step_bytes));
+  values_ = reader.take(static_cast<std::size_t>(value_bytes));
   reader.expect_end();
-  SparseGradient gradient;
-  if (bits != 0) {
-    gradient.values = read_codes(blocks, block, bits, exponent, steps, bytes);
-  } else if (head.values == ValueCoding::fp32) {
-    gradient.values = read_fp32(blocks, block, bytes);
-  } else {
-    gradient.values = read_bf16(blocks, block, bytes);
-  }
-  for_each_short(blocks, short_blocks, [&](std::size_t k, std::size_t numel) {
-    std::fill(&gradient.values[k * block + numel], &gradient.values[k * block] + block, 0.0f);
+  for_each_short(blocks_, short_blocks, [&](std::size_t k, std::size_t numel) {
+    short_.push_back({k, numel});
   });
-  gradient.blocks = in_parts(std::move(blocks), block);
+}
+
+void EncodedBlocks::read(std::size_t at, std::span<float> values) const {
+  assert(at % block_ == 0 && values.size() % block_ == 0 && at + values.size() <= size());
+  const unsigned bits = code_bits(coding_);
+  for (std::size_t done = 0; done < values.size(); done += kChunk) {
+    const auto chunk = values.subspan(done, std::min(kChunk, values.size() - done));
+    const std::size_t first = at + done;
+    if (bits != 0) {
+      std::array<float, kChunk / kBlock> steps;
+      const std::size_t count = chunk.size() / block_;
+      for (std::size_t k = 0; k < count; ++k)
+        steps[k] = table_[std::to_integer<std::size_t>(steps_[first / block_ + k])];
+      const auto* codes = reinterpret_cast<const std::uint8_t*>(values_.data());
+      dequantize(bits, codes + first / block_ * code_bytes(bits, block_), std::span(steps).first(count),
+                 block_, chunk.data());
+    } else if (coding_ == ValueCoding::fp32) {
+      std::memcpy(chunk.data(), values_.data() + first * sizeof(float), chunk.size_bytes());
+    } else {
+      Chunk<std::uint16_t> received;
+      const auto part = std::span(received).first(chunk.size());
+      std::memcpy(part.data(), values_.data() + first * sizeof(std::uint16_t), part.size_bytes());
+      from_bf16(part, chunk.data());
+    }
+    if (const std::size_t bad = find_nonfinite(chunk); bad != chunk.size())
+      refuse("block " + std::to_string(blocks_[(first + bad) / block_]) + " holds a NaN or an infinity");
+  }
+  // From the first short block on that could lie in here.
+  auto next = std::ranges::lower_bound(short_, at / block_, {}, &Short::place);
+  for (; next != short_.end() && next->place * block_ < at + values.size(); ++next) {
+    const auto padded = values.subspan(next->place * block_ - at, block_).subspan(next->numel);
+    std::ranges::fill(padded, 0.0f);
+  }
+}
+
+SparseGradient decode_blocks(std::span<const std::byte> body, std::size_t total_blocks, std::size_t block,
+                             std::span<const ShortBlock> short_blocks) {
+  EncodedBlocks encoded(body, total_blocks, block, short_blocks);
+  SparseGradient gradient;
+  gradient.values = AlignedArray<float>::uninitialized(encoded.size());
+  encoded.read(0, gradient.values);
+  gradient.blocks = in_parts(std::move(encoded).take_blocks(), block);
   return gradient;
 }
 

@@ -1,10 +1,13 @@
 // The body of a contribution on the wire: which blocks, and their values. Format: docs/encoding.md.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/bytes.hpp"
 #include "base/ids.hpp"
@@ -46,6 +49,36 @@ struct Coding {
 // changed then.
 void encode_blocks(std::span<const BlockId> blocks, const Coding& coding, std::span<float> residual,
                    Bytes& out);
+
+// The blocks in a body, whose values are read a piece at a time.
+class EncodedBlocks {
+ public:
+  // Throws as decode_blocks(), but for values that are not finite. `body` must outlive it.
+  EncodedBlocks(std::span<const std::byte> body, std::size_t total_blocks, std::size_t block,
+                std::span<const ShortBlock> short_blocks);
+
+  // Ids of blocks of `block` elements, strictly ascending.
+  const std::vector<BlockId>& blocks() const { return blocks_; }
+  std::vector<BlockId> take_blocks() && { return std::move(blocks_); }
+  // Values of all of them.
+  std::size_t size() const { return blocks_.size() * block_; }
+  // The values from place `at` on, both multiples of `block`. Throws Error(protocol) if one is not finite.
+  void read(std::size_t at, std::span<float> values) const;
+
+ private:
+  struct Short {
+    std::size_t place = 0;  // in blocks_
+    std::size_t numel = 0;
+  };
+
+  std::size_t block_;
+  ValueCoding coding_ = ValueCoding::fp32;
+  std::vector<BlockId> blocks_;
+  std::vector<Short> short_;           // ascending
+  std::array<float, 256> table_{};     // of codes: steps by their byte
+  std::span<const std::byte> steps_;   // of codes
+  std::span<const std::byte> values_;  // or codes
+};
 
 // The blocks in `body`, as blocks of kBlock whatever `block` is. Throws Error(protocol), before anything
 // large is allocated, if `body` is not exactly one well-formed encoding for a bucket of `total_blocks` blocks

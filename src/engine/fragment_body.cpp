@@ -2,6 +2,7 @@
 
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "stella/error.hpp"
@@ -24,8 +25,7 @@ Bytes write_fragment_body(std::uint64_t announced_blocks, const Fragment& fragme
 FragmentBody read_fragment_body(std::span<const std::byte> body, const Fragment& fragment,
                                 std::span<const ShortBlock> short_blocks) {
   ByteReader reader(body, "a fragment");
-  FragmentBody read;
-  read.announced_blocks = reader.get_varint();
+  const std::uint64_t announced = reader.get_varint();
   const std::uint64_t first = reader.get_varint();
   const std::uint64_t blocks = reader.get_varint();
   if (first != fragment.first || blocks != fragment.blocks) {
@@ -34,11 +34,9 @@ FragmentBody read_fragment_body(std::span<const std::byte> body, const Fragment&
                                          std::to_string(fragment.blocks) + " from " +
                                          std::to_string(fragment.first));
   }
-  read.values = decode_blocks(reader.rest(), blocks, kFragmentBlock, short_blocks);
-  if (read.values.blocks.size() * kBlock != blocks * kFragmentBlock) {
-    throw Error(ErrorCode::protocol, "its fragment lacks blocks");
-  }
-  return read;
+  EncodedBlocks values(reader.rest(), blocks, kFragmentBlock, short_blocks);
+  if (values.blocks().size() != blocks) throw Error(ErrorCode::protocol, "its fragment lacks blocks");
+  return {announced, std::move(values)};
 }
 
 }  // namespace stella

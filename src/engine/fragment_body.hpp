@@ -8,7 +8,6 @@
 
 #include "base/bytes.hpp"
 #include "compress/encoding.hpp"
-#include "compress/sparse_gradient.hpp"
 #include "engine/fragments.hpp"
 
 namespace stella {
@@ -18,7 +17,7 @@ inline constexpr std::size_t kFragmentBlock = 64;
 
 struct FragmentBody {
   std::uint64_t announced_blocks = 0;  // that the sender would have later fragments be
-  SparseGradient values;               // all blocks of the fragment
+  EncodedBlocks values;                // all blocks of the fragment
 };
 
 // Takes what is sent out of `values`, as encode_blocks() does.
@@ -28,7 +27,8 @@ struct FragmentBody {
 Bytes write_fragment_body(std::uint64_t announced_blocks, const Fragment& fragment, ValueCoding coding,
                           std::span<const ShortBlock> short_blocks, std::span<float> values);
 
-// Throws Error(protocol) for bytes that are none, or not of this fragment.
+// `body` must outlive what is returned. Throws Error(protocol) for bytes that are none, or not of this
+// fragment.
 FragmentBody read_fragment_body(std::span<const std::byte> body, const Fragment& fragment,
                                 std::span<const ShortBlock> short_blocks);
 

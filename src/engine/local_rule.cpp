@@ -6,7 +6,6 @@
 #include <numeric>
 #include <utility>
 
-#include "compress/merge.hpp"
 #include "kernels/finite.hpp"
 #include "kernels/reduce.hpp"
 #include "stella/error.hpp"
@@ -60,12 +59,14 @@ std::optional<std::uint32_t> LocalRule::copy(BucketId, const StepInput& input) {
   round.begun = std::chrono::steady_clock::now();
   round.contributed = !input.skip;
   round.weight = static_cast<float>(input.samples);
-  if (round.values.size() < fragment.blocks * kFragmentBlock)
-    round.values = AlignedArray<float>(fragment.blocks * kFragmentBlock);
+  for (AlignedArray<float>* array : {&round.values, &round.merged}) {
+    if (array->size() < fragment.blocks * kFragmentBlock)
+      *array = AlignedArray<float>(fragment.blocks * kFragmentBlock);
+  }
   if (input.skip) return std::nullopt;
   std::optional<std::uint32_t> bad;
   for_each_slice_in(fragment, [&](const Slice& slice, std::size_t at, std::size_t numel, std::size_t padded) {
-    const std::span<float> values = values_of(round).subspan(at, padded);
+    const std::span<float> values = part_of(round.values, round).subspan(at, padded);
     std::memcpy(values.data(), input.parameters[slice.tensor] + slice.begin, numel * sizeof(float));
     std::fill(values.begin() + static_cast<std::ptrdiff_t>(numel), values.end(), 0.0f);
     if (!bad && find_nonfinite(values) < values.size()) bad = slice.tensor;
@@ -85,7 +86,7 @@ PayloadPtr LocalRule::contribute(BucketId bucket, const Step& step) {
   Bytes body;
   if (round.contributed) {
     header.samples = step.input.samples;
-    const std::span<float> values = values_of(round);
+    const std::span<float> values = part_of(round.values, round);
     subtract(weights_of(round.fragment), values.data());
     if (round.weight != 1) divide(values, 1 / round.weight);
     body = write_fragment_body(announced_blocks_, round.fragment, coding_, short_blocks_in(round.fragment),
@@ -100,50 +101,62 @@ Update LocalRule::merge(BucketId, std::span<const PayloadPtr> payloads) {
   update.iteration = payloads.front()->header().iteration;
   Round& round = under_way(update.iteration);
   const std::vector<ShortBlock> short_blocks = short_blocks_in(round.fragment);
-  std::vector<SparseGradient> contributions;
+  std::vector<std::pair<Rank, EncodedBlocks>> contributions;
   double weights = 0;
-  std::optional<std::size_t> own;
   for (Rank rank = 0; rank < payloads.size(); ++rank) {
     const PayloadHeader& header = payloads[rank]->header();
     update.digests.push_back(header.digest);
     if (header.samples == 0) continue;
-    try {
+    naming(rank, update.iteration, [&] {
       FragmentBody body = read_fragment_body(payloads[rank]->body(), round.fragment, short_blocks);
       if (rank == 0) schedule_.announce(update.iteration, body.announced_blocks);
-      if (rank == rank_) own = contributions.size();
-      contributions.push_back(std::move(body.values));
-    } catch (const Error& error) {
-      throw Error(error.code(), describe_(rank) + " in " + place(update.iteration) + ": " + error.what());
-    }
+      contributions.emplace_back(rank, std::move(body.values));
+    });
     weights += header.samples;
   }
-  if (contributions.empty()) return update;
-  update.gradient = stella::merge(contributions, weights);
-  const std::span<const float> merged = update.gradient.values;
-  if (find_nonfinite(merged) < merged.size()) {
-    throw Error(ErrorCode::nonfinite, "what the members learned overflows when added up, in " +
-                                          place(update.iteration) + "; lower the learning rate");
-  }
-  if (own) round.own = std::move(contributions[*own]);
+  round.empty = contributions.empty();
+  if (!round.empty) add_up(contributions, static_cast<float>(weights), update.iteration, round);
   return update;
+}
+
+// Piece by piece, so that each sum grows in the first cache.
+void LocalRule::add_up(const std::vector<std::pair<Rank, EncodedBlocks>>& contributions, float weights,
+                       Iteration t, Round& round) {
+  constexpr std::size_t kPiece = 4096;  // values
+  std::array<float, kPiece> received;
+  const std::span<float> merged = part_of(round.merged, round), values = part_of(round.values, round);
+  for (std::size_t at = 0; at < merged.size(); at += kPiece) {
+    const auto sum = merged.subspan(at, std::min(kPiece, merged.size() - at));
+    const auto correction = values.subspan(at, sum.size());
+    if (!round.contributed) std::ranges::fill(correction, 0.0f);
+    for (const auto& [rank, contribution] : contributions) {
+      const bool first = rank == contributions.front().first;
+      const std::span<float> piece = first ? sum : std::span(received).first(sum.size());
+      naming(rank, t, [&] { contribution.read(at, piece); });
+      if (rank == rank_) std::ranges::copy(piece, correction.begin());
+      if (!first) add(piece, sum.data());
+    }
+    divide(sum, weights);
+    if (find_nonfinite(sum) < sum.size()) {
+      throw Error(ErrorCode::nonfinite, "what the members learned overflows when added up, in " + place(t) +
+                                            "; lower the learning rate");
+    }
+    if (round.contributed) divide(correction, -round.weight);
+    add(sum, correction.data());
+  }
 }
 
 void LocalRule::apply(BucketId, Update update) {
   check_digests(update);
   Round& round = under_way(update.iteration);
   std::uint64_t digest = digests_.newest().value;
-  const std::span<float> values = values_of(round);
-  std::ranges::fill(values, 0.0f);
-  if (round.contributed) {  // its own part is in it
-    std::ranges::copy(round.own.values.span(), values.begin());
-    divide(values, -round.weight);
-  }
-  if (!update.gradient.blocks.empty()) {
+  if (round.empty) {
+    std::ranges::fill(part_of(round.values, round), 0.0f);
+  } else {
     const std::vector<BlockId> blocks = small_blocks_of(round.fragment);
     digest -= hash_blocks(blocks, weights_);
-    add(update.gradient.values, weights_of(round.fragment).data());
+    add(part_of(round.merged, round), weights_of(round.fragment).data());
     digest += hash_blocks(blocks, weights_);
-    add(update.gradient.values, values.data());
     blocks_applied_ += blocks.size();
   }
   digests_.add({update.iteration, digest});
@@ -159,8 +172,18 @@ void LocalRule::apply(BucketId, Update update) {
 void LocalRule::publish(BucketId, Iteration t, std::span<float* const> parameters) {
   Round& round = under_way(t);
   for_each_slice_in(round.fragment, [&](const Slice& slice, std::size_t at, std::size_t numel, std::size_t) {
-    add(values_of(round).subspan(at, numel), parameters[slice.tensor] + slice.begin);
+    add(part_of(round.values, round).subspan(at, numel), parameters[slice.tensor] + slice.begin);
   });
+}
+
+// Puts the member and the place in the run before the sentence of what `read` throws.
+template <class Read>
+void LocalRule::naming(Rank rank, Iteration t, Read read) const {
+  try {
+    read();
+  } catch (const Error& error) {
+    throw Error(error.code(), describe_(rank) + " in " + place(t) + ": " + error.what());
+  }
 }
 
 void LocalRule::check_digests(const Update& update) const {
@@ -204,10 +227,6 @@ std::vector<ShortBlock> LocalRule::short_blocks_in(const Fragment& fragment) con
   for (; next != short_blocks_.end() && next->block < fragment.first + fragment.blocks; ++next)
     found.push_back({static_cast<BlockId>(next->block - fragment.first), next->numel});
   return found;
-}
-
-std::span<float> LocalRule::values_of(Round& round) const {
-  return round.values.span().first(round.fragment.blocks * kFragmentBlock);
 }
 
 std::span<float> LocalRule::weights_of(const Fragment& fragment) {

@@ -74,20 +74,28 @@ class LocalRule final : public Rule {
   struct Round {
     Fragment fragment;
     bool contributed = false;
-    // [fragment.blocks * kFragmentBlock]: x_i, then x_i - W, then G - c_i.
-    AlignedArray<float> values;
-    SparseGradient own;  // w_i c_i
-    float weight = 1;    // w_i
+    // [fragment.blocks * kFragmentBlock], and room for more
+    AlignedArray<float> values;  // x_i, then x_i - W, then G - c_i
+    AlignedArray<float> merged;  // G
+    bool empty = false;          // nobody contributed: G is 0
+    float weight = 1;            // w_i
     std::chrono::steady_clock::time_point begun;
   };
 
   Round& under_way(Iteration round) { return rounds_[round % rounds_.size()]; }
-  std::span<float> values_of(Round& round) const;
+  static std::span<float> part_of(AlignedArray<float>& array, const Round& round) {
+    return array.span().first(round.fragment.blocks * kFragmentBlock);
+  }
   std::span<float> weights_of(const Fragment& fragment);
   std::vector<ShortBlock> short_blocks_in(const Fragment& fragment) const;
   std::string place(Iteration round) const;
   template <class Visit>
   void for_each_slice_in(const Fragment& fragment, Visit visit) const;
+  template <class Read>
+  void naming(Rank rank, Iteration t, Read read) const;
+  // Sets round.merged and round.values.
+  void add_up(const std::vector<std::pair<Rank, EncodedBlocks>>& contributions, float weights, Iteration t,
+              Round& round);
   void check_digests(const Update& update) const;
 
   const BucketLayout layout_;
