@@ -2,8 +2,8 @@
 
 usage: python -m bench.kernel_table [--rounds 5] [--deepspeed PYTHON]
 
-`make bench-kernels` builds what it needs; ROUNDS and DEEPSPEED are its names for the two. Takes 6 GB of memory
-and some eight minutes for each round.
+`make bench-kernels` builds what it needs; ROUNDS and DEEPSPEED are its names for the two. Takes 6 GB of
+memory and some eight minutes for each round.
 
 Runs build/release/bench/kernels/kernels_bench and bench.kernel_rivals in turns, one
 process at a time, on one thread and on two, and prints tables of medians over the rounds; the spread of a
