@@ -7,10 +7,10 @@ export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
 .PHONY: help demo test install setup build-tests test-cpp test-python lint format \
-        bench bench-kernels bench-hiding soak asan tsan emulate-avx512 fuzz clean
+        bench bench-kernels bench-hiding bench-convergence soak asan tsan emulate-avx512 fuzz clean
 
 help:  ## This list
-	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 19
 
 demo: install  ## DDP against StellaTrain over 100 Mbps: live progress, a table, build/demo/loss.png (8 minutes)
 	$(PYTHON) examples/demo.py
@@ -53,6 +53,9 @@ bench-kernels: setup  ## Kernels against the memory bus and against torch, in on
 
 bench-hiding: install  ## Does the network hide? Steps/s at 100 Mbps against no network (docs/benchmarks/hiding.md)
 	$(PYTHON) -m bench.hiding
+
+bench-convergence: setup  ## What update rules learn from equal bytes; ARGS="--plan sweep ..." (docs/benchmarks/convergence.md)
+	$(PYTHON) -m bench.convergence $(ARGS)
 
 soak: install  ## 10,000 iterations: flat memory; an idle engine: below 1 % of a core
 	$(PYTHON) -m bench.soak

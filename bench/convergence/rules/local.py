@@ -1,0 +1,114 @@
+"""rule="local" (local-first): every member steps at once on its own gradient; all tell each other, piece
+by piece, what the others have not seen of their weights."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bench.convergence import codes
+from bench.convergence.layout import BLOCK
+from bench.convergence.recipe import step_with
+from bench.convergence.rules.rule import Rule, Setting
+
+_PLAIN = 32  # bits of a value that is sent as fp32
+_BITS = (_PLAIN, 8, 4, 2, 1)
+
+
+@dataclass(frozen=True)
+class _Round:
+    """Codes on their way: what each member said of `fragment`, decoded, [N, length]."""
+
+    step: int
+    fragment: slice
+    codes: Tensor
+
+
+class Local(Rule):
+    """Each step: the user's optimizer moves x_i; a fragment of d_i = x_i - W - (own codes in flight) is
+    sent as code(d_i), and `delay` steps later, with c_i the codes and G their mean, W += G and x_i += G -
+    c_i.
+
+    What a member has not told is always x_i - W, so there is no residual that its model does not see.
+    Fragments are windows of blocks of 64 that go round the parameters; their length follows from the
+    budget. `bits` of a value: by default 1, and more only as far as the whole model goes in every step.
+    All weights are equal, and all members take part in every round.
+    """
+
+    def __init__(self, setting: Setting, bits: int | None = None, delay: int = 1) -> None:
+        super().__init__(setting)
+        self._delay = delay
+        self._blocks = self.layout.width // BLOCK
+        self._valid = self.layout.valid.view(-1, BLOCK)
+        self.bits = bits or self._affordable_bits()
+        self._per_step = min(self._blocks, setting.message / self._block_bytes())  # blocks, on average
+
+    def start(self, x: Tensor) -> None:
+        self._x = x
+        self._weights = x[0].clone()
+        self._in_flight = torch.zeros_like(x)
+        self._rounds: deque[_Round] = deque()
+        self._optimizer = self.recipe.attach(x)
+
+    def step(self, t: int, lr: float, g: Tensor) -> None:
+        self.recipe.clip_(g)
+        step_with(self._optimizer, self._x, g, lr)
+        for fragment in self._fragments(t):
+            self._send(t, fragment)
+        while self._rounds and self._rounds[0].step + self._delay <= t:
+            self._merge(self._rounds.popleft())
+
+    def consensus(self) -> Tensor:
+        return self._weights
+
+    def _send(self, t: int, fragment: slice) -> None:
+        untold = self._x[:, fragment] - self._weights[fragment] - self._in_flight[:, fragment]
+        said = self._coded(untold, self._valid[fragment.start // BLOCK : fragment.stop // BLOCK])
+        self._in_flight[:, fragment] += said
+        self._rounds.append(_Round(t, fragment, said))
+        self.count_all_gather(self._size(fragment))
+
+    def _merge(self, round_: _Round) -> None:
+        mean = round_.codes.mean(0)
+        self._weights[round_.fragment] += mean
+        self._x[:, round_.fragment] += mean - round_.codes
+        self._in_flight[:, round_.fragment] -= round_.codes
+
+    def _fragments(self, t: int) -> Iterator[slice]:
+        """Yields the elements whose turn it is: one window, or two where it goes round the end."""
+        begin, end = int(t * self._per_step), int((t + 1) * self._per_step)
+        while begin < end:
+            first = begin % self._blocks
+            length = min(end - begin, self._blocks - first)
+            yield slice(first * BLOCK, (first + length) * BLOCK)
+            begin += length
+
+    def _coded(self, x: Tensor, valid: Tensor) -> Tensor:
+        """Returns what `x` [N, length] decodes to; `valid` [length / 64, 64]."""
+        if self.bits == _PLAIN:
+            return x
+        return codes.block_code(x.view(len(x), -1, BLOCK), valid, self.bits).view_as(x)
+
+    def _size(self, fragment: slice) -> float:
+        """Bytes of a fragment; padding is sent as part of its block of codes, but not as fp32."""
+        if self.bits == _PLAIN:
+            return 4 * int(self.layout.valid[fragment].sum())
+        return (fragment.stop - fragment.start) // BLOCK * self._block_bytes()
+
+    def _block_bytes(self) -> float:
+        if self.bits == _PLAIN:
+            return 4 * self.layout.parameters / self._blocks
+        return codes.message_bytes(1, BLOCK, self.bits)
+
+    def _affordable_bits(self) -> int:
+        """The most bits with which the whole model fits into a step's message, or else 1."""
+        for bits in _BITS:
+            plain = 4 * self.layout.parameters
+            whole = plain if bits == _PLAIN else codes.message_bytes(self._blocks, BLOCK, bits)
+            if whole <= self.setting.message:
+                return bits
+        return 1
