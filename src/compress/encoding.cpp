@@ -247,6 +247,11 @@ ValueCoding coding_of_bits(unsigned bits) {
   }
 }
 
+unsigned bits_of(ValueCoding coding) {
+  if (const unsigned bits = code_bits(coding)) return bits;
+  return coding == ValueCoding::fp32 ? 32 : 16;
+}
+
 void encode_blocks(std::span<const BlockId> blocks, const Coding& coding, std::span<float> residual,
                    Bytes& out) {
   assert(is_block_size(coding.block) && residual.size() % coding.block == 0);

@@ -22,8 +22,9 @@ enum class ValueCoding : std::uint8_t { fp32 = 0, bf16 = 1, int8 = 2, int4 = 3, 
 
 // Of "fp32", "bf16", "int8", "int4", "int2" or "int1". Throws Error(invalid_argument).
 ValueCoding coding_named(const std::string& wire);
-// Of 1, 2, 4, 8 or 32 bits for a value.
+// Of 1, 2, 4, 8 or 32 bits for a value, and back: 16 of bf16.
 ValueCoding coding_of_bits(unsigned bits);
+unsigned bits_of(ValueCoding coding);
 
 // A block at the end of a tensor that does not fill it. What lies behind is padding: +0 in every residual and
 // in everything decoded, whatever was sent there.

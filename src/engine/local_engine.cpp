@@ -24,7 +24,6 @@ LocalEngine::LocalEngine(NetThread& net, Group& group, std::unique_ptr<LocalRule
       most_under_way_(rule_.schedule().total() == 1 ? 1 : kUnderWay),
       max_drift_(options.max_drift_seconds),
       choose_coding_(options.wire == "auto"),
-      size_{rule_.schedule().blocks(), 1},
       last_taken_(Clock::now()) {}
 
 void LocalEngine::step(const StepInput& input) {
@@ -72,12 +71,14 @@ void LocalEngine::bound_drift(std::span<float* const> parameters) {
 }
 
 void LocalEngine::choose_size() {
-  const double round = rule_.round_seconds();
-  const std::size_t least = std::min(kLeastFragment / kFragmentBlock, rule_.schedule().most());
-  size_ = next_size({rule_.schedule().blocks(), size_.bits}, {step_seconds_, round}, least,
-                    rule_.schedule().most());
-  rule_.set_fragment_blocks(size_.blocks);
-  if (choose_coding_) rule_.set_coding(coding_of_bits(size_.bits));
+  const auto measured = rule_.newly_measured();
+  if (!measured) return;
+  const std::size_t most = rule_.schedule().most();
+  const std::size_t least = std::min(kLeastFragment / kFragmentBlock, most);
+  const RoundSize size = next_size({measured->blocks, bits_of(measured->coding)},
+                                   {step_seconds_, measured->seconds}, least, most);
+  rule_.set_fragment_blocks(size.blocks);
+  if (choose_coding_) rule_.set_coding(coding_of_bits(size.bits));
 }
 
 std::shared_ptr<Step> LocalEngine::begin_round(Level level, const StepInput& input) {

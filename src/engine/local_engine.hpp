@@ -50,7 +50,6 @@ class LocalEngine final : public PipelinedEngine {
   Iteration steps_ = 0;
   Iteration begun_ = 0;  // rounds
   Iteration taken_ = 0;  // rounds, into the parameters
-  RoundSize size_;       // of this member's next round
   Clock::time_point last_step_, last_taken_;
   double step_seconds_ = 0;  // smoothed; 0 before the second step
 };

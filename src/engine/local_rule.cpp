@@ -57,6 +57,7 @@ std::optional<std::uint32_t> LocalRule::copy(BucketId, const StepInput& input) {
   Round& round = under_way(schedule_.round());
   round.fragment = fragment;
   round.begun = std::chrono::steady_clock::now();
+  round.whole = fragment.blocks == schedule_.blocks();
   round.contributed = !input.skip;
   round.weight = static_cast<float>(input.samples);
   for (AlignedArray<float>* array : {&round.values, &round.merged}) {
@@ -89,8 +90,9 @@ PayloadPtr LocalRule::contribute(BucketId bucket, const Step& step) {
     const std::span<float> values = part_of(round.values, round);
     subtract(weights_of(round.fragment), values.data());
     if (round.weight != 1) divide(values, 1 / round.weight);
-    body = write_fragment_body(announced_blocks_, round.fragment, coding_, short_blocks_in(round.fragment),
-                               values);
+    round.coding = coding_;
+    body = write_fragment_body(announced_blocks_, round.fragment, round.coding,
+                               short_blocks_in(round.fragment), values);
     blocks_sent_ += round.fragment.blocks * kParts;
   }
   return std::make_shared<const Payload>(header, body);
@@ -160,7 +162,11 @@ void LocalRule::apply(BucketId, Update update) {
     blocks_applied_ += blocks.size();
   }
   digests_.add({update.iteration, digest});
-  round_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - round.begun).count();
+  if (round.whole && round.contributed) {
+    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - round.begun;
+    std::lock_guard lock(mutex_);
+    measured_ = {round.fragment.blocks, round.coding, taken.count()};
+  }
   if (update.iteration % kFullDigestEvery == 0 && hash_all_blocks(weights_) != digest) {
     throw Error(ErrorCode::mismatch,
                 "the consensus weights of this member changed outside of the engine "
@@ -184,6 +190,11 @@ void LocalRule::naming(Rank rank, Iteration t, Read read) const {
   } catch (const Error& error) {
     throw Error(error.code(), describe_(rank) + " in " + place(t) + ": " + error.what());
   }
+}
+
+std::optional<LocalRule::Measured> LocalRule::newly_measured() {
+  std::lock_guard lock(mutex_);
+  return std::exchange(measured_, std::nullopt);
 }
 
 void LocalRule::check_digests(const Update& update) const {

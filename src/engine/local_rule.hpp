@@ -7,6 +7,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string>
@@ -52,8 +53,14 @@ class LocalRule final : public Rule {
   // Of this member's contributions from the next one on. Any thread.
   void set_coding(ValueCoding coding) { coding_ = coding; }
   ValueCoding coding() const { return coding_; }
-  // That the newest round took, from copy() to apply(); 0 before. Any thread.
-  double round_seconds() const { return round_seconds_; }
+  // What the newest round of a whole fragment carried from this member, and the seconds that it took, from
+  // copy() to apply(). Nothing if that was asked for before, or none is over. Any thread.
+  struct Measured {
+    std::size_t blocks = 0;
+    ValueCoding coding = ValueCoding::int1;
+    double seconds = 0;
+  };
+  std::optional<Measured> newly_measured();
   // Of fragments, which this member announces with its contributions; only member 0's counts. Any thread.
   void set_fragment_blocks(std::size_t blocks) { announced_blocks_ = blocks; }
 
@@ -79,6 +86,8 @@ class LocalRule final : public Rule {
     AlignedArray<float> merged;  // G
     bool empty = false;          // nobody contributed: G is 0
     float weight = 1;            // w_i
+    bool whole = true;           // no shorter than fragments are
+    ValueCoding coding = ValueCoding::int1;
     std::chrono::steady_clock::time_point begun;
   };
 
@@ -105,11 +114,12 @@ class LocalRule final : public Rule {
   DescribeMember describe_;
   std::atomic<ValueCoding> coding_;
   std::atomic<std::size_t> announced_blocks_;
-  std::atomic<double> round_seconds_ = 0;
   FragmentSchedule schedule_;
   std::array<Round, FragmentSchedule::kUnderWay> rounds_;
   AlignedArray<float> weights_;  // W, [blocks * kBlock]
   DigestHistory digests_;
+  std::mutex mutex_;  // guards the next one
+  std::optional<Measured> measured_;
   std::atomic<std::uint64_t> blocks_sent_ = 0;
   std::atomic<std::uint64_t> blocks_applied_ = 0;
 };
