@@ -6,6 +6,8 @@ tensor's last, short block, which divides by its own length; decoded values are 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,41 @@ def block_code(x: Tensor, valid: Tensor, bits: int) -> Tensor:
     else:
         step = _scale(magnitude.amax(-1, keepdim=True) / (2 ** (bits - 1) - 1), torch.ceil)
     return torch.where(valid & (step > 0), _nearest_level(x, step, bits) * step, 0.0)
+
+
+def sparse_signs(x: Tensor, share: float, chunk: int) -> tuple[Tensor, Tensor]:
+    """The signs of the largest `share` of the values in each `chunk` of them, times the chunk's mean
+    magnitude of those, rounded to a 2^(k/8).
+
+    x: [N, length]. Returns what it decodes to, [N, length], and the bytes that each member's takes, [N]: a
+    byte of scale for each chunk, a sign for each value sent, and Golomb-Rice codes of the gaps between them.
+    """
+    sent = torch.zeros_like(x)
+    bits = x.new_zeros(len(x))
+    for begin in range(0, x.shape[1], chunk):
+        part = x[:, begin : begin + chunk]
+        length = part.shape[1]
+        count = max(1, round(length * share))
+        ids = part.abs().topk(count, dim=1).indices.sort(dim=1).values
+        values = part.gather(1, ids)
+        scale = _scale(values.abs().mean(1, keepdim=True)[..., None], torch.round)[..., 0]
+        sent[:, begin : begin + chunk].scatter_(1, ids, values.sign() * scale)
+        gaps = torch.diff(ids, dim=1, prepend=ids.new_full((len(ids), 1), -1)) - 1
+        low = rice_bits(share)
+        bits += 8 + count + ((gaps >> low) + 1 + low).sum(1)
+    return sent, (bits / 8).ceil()
+
+
+def rice_bits(share: float) -> int:
+    """The low bits of a gap that are written as they are, where `share` of all places are taken."""
+    return max(0, round(math.log2(0.69 / share)))
+
+
+def sparse_signs_bits(share: float, chunk: int) -> float:
+    """Bits of a value of x, about: what sparse_signs() takes where places are drawn at random."""
+    low = rice_bits(share)
+    skipped = (1 - share) ** (1 << low)
+    return 8 / chunk + share * (2 + low + skipped / (1 - skipped))
 
 
 def e3m0(x: Tensor, valid: Tensor) -> Tensor:

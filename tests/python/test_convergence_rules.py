@@ -176,6 +176,19 @@ def test_local_first_loses_nothing(bits: int, delay: int) -> None:
     assert rule.told.any()
 
 
+def test_local_first_loses_nothing_of_what_sparse_signs_leave_out() -> None:
+    rule = Told(setting(0.02), share=1 / 16)
+    x = start(rule, torch.float64)
+    rule.told = torch.zeros_like(x)
+    learned = torch.zeros_like(x)
+    for t in range(30):
+        g = gradients(rule, t, torch.float64)
+        learned -= 0.01 * g
+        rule.step(t, 0.01, g)
+    torch.testing.assert_close(rule.told + x - rule.consensus(), learned, rtol=0, atol=1e-12)
+    assert 0.9 < rule.egress / (0.02 * DDP * 30) < 1.1
+
+
 def test_local_first_goes_round_all_blocks() -> None:
     rule = Local(setting(0.02))
     x = start(rule)
@@ -248,3 +261,23 @@ def test_e3m0_has_eight_magnitudes() -> None:
     x = torch.tensor([[[-1.0, 0.8, 0.7, 0.26, 1 / 64, 1 / 100, 1 / 200, 0.0]]])
     decoded = codes.e3m0(x, torch.ones(1, 8, dtype=torch.bool))
     assert decoded.tolist() == [[[-1, 1, 0.5, 0.25, 1 / 64, 1 / 64, 0, 0]]]
+
+
+def test_sparse_signs_are_those_of_the_largest_in_each_chunk() -> None:
+    x = torch.tensor([[0.0, 1.0, -3.0, 0.5, 0.0, 0.0, 7.0, -0.1]])
+    decoded, size = codes.sparse_signs(x, share=0.5, chunk=4)
+    # 2 of each 4: 1 and -3, whose mean is 2; 7 and -0.1, mean 3.55, as a scale 2^(15/8).
+    scale = 2 ** (15 / 8)
+    assert torch.allclose(decoded, torch.tensor([[0.0, 2, -2, 0, 0, 0, scale, -scale]]))
+    # Two scales, four signs, gaps of 1 0 and 2 0 as unary numbers: 16 + 4 + (2 + 1) + (3 + 1) bits.
+    assert codes.rice_bits(0.5) == 0
+    assert size.tolist() == [4]
+
+
+@pytest.mark.parametrize("share", [1 / 64, 1 / 16, 1 / 4])
+def test_sparse_signs_take_about_what_is_planned(share: float) -> None:
+    x = torch.randn(2, 1 << 16, generator=torch.Generator().manual_seed(1))
+    _, sizes = codes.sparse_signs(x, share, chunk=1024)
+    assert (8 * sizes / x.shape[1]).tolist() == pytest.approx(
+        [codes.sparse_signs_bits(share, 1024)] * 2, rel=0.02
+    )

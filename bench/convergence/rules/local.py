@@ -17,6 +17,7 @@ from bench.convergence.rules.rule import Rule, Setting
 
 _PLAIN = 32  # bits of a value that is sent as fp32
 _BITS = (_PLAIN, 8, 4, 2, 1)
+_CHUNK = 1024  # values of which the largest are sent, where not all are
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,14 @@ class Local(Rule):
     What a member has not told is always x_i - W, so there is no residual that its model does not see.
     Fragments are windows of blocks of 64 that go round the parameters; their length follows from the
     budget. `bits` of a value: by default 1, and more only as far as the whole model goes in every step.
-    All weights are equal, and all members take part in every round.
+    All weights are equal, and all members take part in every round. `share` below 1: of each 1024 values of
+    a fragment only so many are sent, the largest, as signs (codes.sparse_signs).
     """
 
-    def __init__(self, setting: Setting, bits: int | None = None, delay: int = 1) -> None:
+    def __init__(self, setting: Setting, bits: int | None = None, delay: int = 1, share: float = 1.0) -> None:
         super().__init__(setting)
         self._delay = delay
+        self._share = share
         self._blocks = self.layout.width // BLOCK
         self._valid = self.layout.valid.view(-1, BLOCK)
         self.bits = bits or self._affordable_bits()
@@ -67,10 +70,15 @@ class Local(Rule):
 
     def _send(self, t: int, fragment: slice) -> None:
         untold = self._x[:, fragment] - self._weights[fragment] - self._in_flight[:, fragment]
-        said = self._coded(untold, self._valid[fragment.start // BLOCK : fragment.stop // BLOCK])
+        if self._share < 1:
+            said, sizes = codes.sparse_signs(untold, self._share, _CHUNK)
+            size = sizes.mean().item()
+        else:
+            said = self._coded(untold, self._valid[fragment.start // BLOCK : fragment.stop // BLOCK])
+            size = self._size(fragment)
         self._in_flight[:, fragment] += said
         self._rounds.append(_Round(t, fragment, said))
-        self.count_all_gather(self._size(fragment))
+        self.count_all_gather(size)
 
     def _merge(self, round_: _Round) -> None:
         mean = round_.codes.mean(0)
@@ -100,6 +108,8 @@ class Local(Rule):
         return (fragment.stop - fragment.start) // BLOCK * self._block_bytes()
 
     def _block_bytes(self) -> float:
+        if self._share < 1:
+            return codes.sparse_signs_bits(self._share, _CHUNK) * BLOCK / 8
         if self.bits == _PLAIN:
             return 4 * self.layout.parameters / self._blocks
         return codes.message_bytes(1, BLOCK, self.bits)
