@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from stellatrain import _core, forks
 from stellatrain.bridge import ParameterBridge
 from stellatrain.errors import error
+from stellatrain.write_probe import WriteProbe
 
 
 class LocalOptimizer:
@@ -30,15 +32,27 @@ class LocalOptimizer:
         self._remembered: dict[str, Any] | None = None  # of the engine, after finish()
         self._stepped = False
         self._set_aside: list[torch.Tensor] | None = None  # this member's weights, inside consensus()
-        self._unhook = optimizer.register_step_post_hook(self._after_step).remove
+        self._probe = WriteProbe(bridges)
+        self._hooks = [
+            optimizer.register_step_pre_hook(self._before_step),
+            optimizer.register_step_post_hook(self._after_step),
+        ]
         forks.forget_in_child(self)
 
-    def _after_step(self, *_: Any) -> None:
+    def _before_step(self, _: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+        if _is_inner(self._optimizer):
+            return
         if self._set_aside is not None:
             raise error(
                 "invalid_argument",
                 "optimizer.step() inside `with consensus()` would train the weights of all; leave it first",
             )
+        self._probe.before_step(arguments[1:], options)  # the first is the optimizer
+
+    def _after_step(self, *_: Any) -> None:
+        if _is_inner(self._optimizer):
+            return
+        self._probe.after_step(self._optimizer)
         self._stepped = True
         self.engine.step([], self._addresses(), [], 1, 1.0, False)
         self._weights_written()
@@ -108,13 +122,17 @@ class LocalOptimizer:
     def close(self, why: str) -> None:
         """Gives the engine up; the optimizer is the script's alone again."""
         self._engine, self._over = None, why
-        self._unhook()
+        self._detach()
 
     def forget(self) -> None:
         """This process was forked from the member: what it holds is the parent's."""
-        self._unhook()
+        self._detach()
         if self._engine is not None:
             self._engine, self._over = None, forks.NO_MEMBER
+
+    def _detach(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
 
     def _addresses(self) -> list[int]:
         return [bridge.weights_address(refresh=True) for bridge in self._bridges]
@@ -122,3 +140,21 @@ class LocalOptimizer:
     def _weights_written(self) -> None:
         for bridge in self._bridges:
             bridge.weights_written()
+
+
+def _is_inner(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether this step was called by another one of the same optimizer: super().step() runs its hooks, too.
+
+    Counts torch's wrappers on the stack; a counter would be wrong for ever after a step that raised.
+    """
+    wrappers = 0
+    frame = sys._getframe(1)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == _WRAPPER.co_name and code.co_filename == _WRAPPER.co_filename:
+            wrappers += frame.f_locals.get("self") is optimizer
+        frame = frame.f_back
+    return wrappers > 1
+
+
+_WRAPPER = torch.optim.Optimizer.profile_hook_step(lambda self: None).__code__

@@ -74,7 +74,7 @@ def test_one_member_alone_trains_as_torch_does() -> None:
     plain = mlp()
     train(plain, adamw(plain), STEPS)
     (weights,) = run_members(1, member)
-    assert torch.allclose(weights, flat(plain), rtol=1e-4, atol=1e-6)  # threads round differently
+    assert torch.allclose(weights, flat(plain), rtol=1e-3, atol=1e-4)  # see write_probe.py
 
 
 def test_inside_consensus_all_hold_the_same_and_behind_it_each_its_own() -> None:
@@ -206,3 +206,95 @@ def test_after_finish_the_optimizer_is_the_script_s_alone() -> None:
     assert first == second
     assert first[0] == 6
     assert not first[2]
+
+
+class Masters(torch.optim.SGD):
+    """Keeps the weights itself, as mixed-precision optimizers do."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter].setdefault("master", parameter.detach().clone())
+                self.state[parameter]["master"] -= group["lr"] * parameter.grad
+                parameter.data.copy_(self.state[parameter]["master"])
+
+
+class Lookahead(torch.optim.SGD):
+    """Every fifth step goes back half of the way."""
+
+    def step(self, closure=None):
+        self.made = getattr(self, "made", 0) + 1
+        parameters = self.param_groups[0]["params"]
+        if self.made == 1:
+            self.slow = [parameter.detach().clone() for parameter in parameters]
+        super().step()
+        if self.made % 5 == 0:
+            for slow, parameter in zip(self.slow, parameters, strict=True):
+                slow += 0.5 * (parameter.detach() - slow)
+                parameter.data.copy_(slow)
+
+
+@pytest.mark.parametrize("kind", [Masters, Lookahead])
+def test_an_optimizer_with_a_second_copy_of_the_weights_is_refused(kind: type) -> None:
+    def member(run: Run) -> None:
+        net = mlp()
+        _, optimizer = run.distribute(net, kind(net.parameters(), lr=0.01), rule="local")
+        train(net, optimizer, 20)
+
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert f".{kind.__name__} did not keep a change of '" in str(failure)
+
+
+PLAIN = (
+    "Adadelta",
+    "Adafactor",
+    "Adagrad",
+    "Adam",
+    "Adamax",
+    "AdamW",
+    "ASGD",
+    "NAdam",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "SGD",
+)
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_torch_s_optimizers_pass_and_learn_what_they_would_have(name: str) -> None:
+    """A step of the probe costs one element some low bits."""
+
+    def member(run: Run) -> torch.Tensor:
+        net = mlp()
+        _, optimizer = run.distribute(
+            net, getattr(torch.optim, name)(net.parameters(), lr=0.001), rule="local"
+        )
+        train(net, optimizer, 20)
+        return flat(net)
+
+    plain = mlp()
+    train(plain, getattr(torch.optim, name)(plain.parameters(), lr=0.001), 20)
+    (weights,) = run_members(1, member)
+    assert torch.allclose(weights, flat(plain), rtol=1e-3, atol=1e-4)
+
+
+def test_lbfgs_with_its_closure_passes() -> None:
+    def member(run: Run) -> torch.Tensor:
+        net = mlp()
+        _, optimizer = run.distribute(net, torch.optim.LBFGS(net.parameters(), max_iter=2), rule="local")
+        for batch in vectors(4, 4):
+
+            def closure(batch=batch):
+                optimizer.zero_grad()
+                loss = loss_of(net, batch)
+                loss.backward()
+                return loss
+
+            optimizer.step(closure)
+        run.finish()
+        return flat(net)
+
+    first, second = run_members(2, member)
+    assert torch.equal(first, second)
