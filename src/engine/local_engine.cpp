@@ -1,9 +1,11 @@
 #include "engine/local_engine.hpp"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
 #include "base/text.hpp"
+#include "exchange/payload.hpp"
 #include "stella/error.hpp"
 
 namespace stella {
@@ -11,7 +13,9 @@ namespace {
 
 constexpr unsigned kUnderWay = FragmentSchedule::kUnderWay;
 constexpr double kSmoothing = 0.2;                // weight of the newest of times
+constexpr double kLongestOfAverage = 4;           // as long as the average may one step seem
 constexpr std::size_t kLeastFragment = 64 << 10;  // values: below, headers and wake-ups are what it costs
+constexpr std::size_t kMostInACycle = 64;         // fragments: a cycle must not take for ever
 
 }  // namespace
 
@@ -29,11 +33,13 @@ LocalEngine::LocalEngine(NetThread& net, Group& group, std::unique_ptr<LocalRule
 void LocalEngine::step(const StepInput& input) {
   pipeline().check();
   check_parameters(tensors(), input.parameters);
-  const auto now = Clock::now();
-  if (++steps_ > 1) {
-    const double taken = std::chrono::duration<double>(now - last_step_).count();
-    step_seconds_ = step_seconds_ == 0 ? taken : step_seconds_ + kSmoothing * (taken - step_seconds_);
+  if (!usable_samples(input.samples)) {
+    throw Error(ErrorCode::invalid_argument, "step: the weight is " + to_text(input.samples) +
+                                                 "; it must be 0, or lie between 1e-9 and 1e12");
   }
+  weight_ = input.samples;
+  ++steps_;
+  note_step_time();
   if (alone()) return;  // its weights are everybody's
   take_what_is_over(input.parameters);
   bound_drift(input.parameters);
@@ -52,6 +58,15 @@ void LocalEngine::step(const StepInput& input) {
                   "clip gradients, or load the last checkpoint");
 }
 
+// Between two steps, smoothed; pauses, for an evaluation say, count little or not at all.
+void LocalEngine::note_step_time() {
+  if (!last_step_) return;
+  double taken = std::chrono::duration<double>(Clock::now() - *last_step_).count();
+  if (step_seconds_ == 0) step_seconds_ = taken;
+  taken = std::min(taken, kLongestOfAverage * step_seconds_);
+  step_seconds_ += kSmoothing * (taken - step_seconds_);
+}
+
 void LocalEngine::take_what_is_over(std::span<float* const> parameters) {
   while (taken_ < begun_ && pipeline().is_applied(taken_ + 1)) take(parameters, "in step()");
 }
@@ -62,21 +77,24 @@ void LocalEngine::take(std::span<float* const> parameters, const char* where) {
   last_taken_ = Clock::now();
 }
 
-// What the members learn apart is averaged well only while it is little.
+// What the members learn apart is averaged well only while it is little. But who waits in another call
+// already waits for this member, which must come to that call.
 void LocalEngine::bound_drift(std::span<float* const> parameters) {
-  if (begun_ - taken_ < most_under_way_ || Clock::now() - last_taken_ < max_drift_) return;
+  if (begun_ - taken_ < most_under_way_ || Clock::now() - last_taken_ < max_drift_ || somebody_calls())
+    return;
   warn("no round was over for " + to_text(max_drift_.count()) +
        " s: step() waits for the other members (max_drift)");
-  take(parameters, "in step()");
+  if (pipeline().wait_unless(taken_ + 1, [this] { return somebody_calls(); })) take(parameters, "in step()");
 }
 
 void LocalEngine::choose_size() {
   const auto measured = rule_.newly_measured();
   if (!measured) return;
   const std::size_t most = rule_.schedule().most();
-  const std::size_t least = std::min(kLeastFragment / kFragmentBlock, most);
-  const RoundSize size = next_size({measured->blocks, bits_of(measured->coding)},
-                                   {step_seconds_, measured->seconds}, least, most);
+  const std::size_t total = rule_.schedule().total();
+  const std::size_t least = std::min(std::max(kLeastFragment / kFragmentBlock, total / kMostInACycle), most);
+  const unsigned bits = choose_coding_ ? bits_of(measured->coding) : 1;  // given: only fragments may change
+  const RoundSize size = next_size({measured->blocks, bits}, {step_seconds_, measured->seconds}, least, most);
   rule_.set_fragment_blocks(size.blocks);
   if (choose_coding_) rule_.set_coding(coding_of_bits(size.bits));
 }
@@ -92,6 +110,8 @@ void LocalEngine::drain(Level level, std::span<float* const> parameters, std::sp
   check_parameters(tensors(), parameters);
   StepInput input;
   input.parameters = parameters;
+  input.samples = weight_;
+  last_step_.reset();  // what follows is no step
   const char* where = place_of(level);
   if (alone()) {
     rule_.read_parameters(parameters);
@@ -114,6 +134,12 @@ void LocalEngine::drain(Level level, std::span<float* const> parameters, std::sp
   }
   rule_.write_parameters(parameters);
   end_with_equal_weights();
+}
+
+// Of what this member has taken part in: others may be rounds ahead, but for where all have drained.
+std::uint64_t LocalEngine::digest() {
+  pipeline().check();
+  return rule_.digest();
 }
 
 void LocalEngine::set_density(double) {

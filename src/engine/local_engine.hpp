@@ -4,6 +4,7 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -27,6 +28,7 @@ class LocalEngine final : public PipelinedEngine {
   void drain(Level level, std::span<float* const> parameters, std::span<const GroupSettings> groups) override;
   void set_density(double density) override;
   std::uint64_t iteration() const override { return steps_; }
+  std::uint64_t digest() override;
   EngineStats stats() const override;
   std::vector<StateArray> state() override;
   bool allocate_moment(const std::string& name, std::uint32_t tensor) override;
@@ -40,6 +42,7 @@ class LocalEngine final : public PipelinedEngine {
   std::shared_ptr<Step> begin_round(Level level, const StepInput& input);
   void take(std::span<float* const> parameters, const char* where);
   void take_what_is_over(std::span<float* const> parameters);
+  void note_step_time();
   void bound_drift(std::span<float* const> parameters);
   void choose_size();
 
@@ -48,9 +51,11 @@ class LocalEngine final : public PipelinedEngine {
   const std::chrono::duration<double> max_drift_;
   const bool choose_coding_;
   Iteration steps_ = 0;
-  Iteration begun_ = 0;  // rounds
-  Iteration taken_ = 0;  // rounds, into the parameters
-  Clock::time_point last_step_, last_taken_;
+  Iteration begun_ = 0;                         // rounds
+  Iteration taken_ = 0;                         // rounds, into the parameters
+  double weight_ = 1;                           // of what this member learns
+  std::optional<Clock::time_point> last_step_;  // its end; nothing where it was not followed by another one
+  Clock::time_point last_taken_;
   double step_seconds_ = 0;  // smoothed; 0 before the second step
 };
 

@@ -126,6 +126,20 @@ bool Pipeline::is_applied(Iteration t) const {
   return std::ranges::all_of(gates_, [t](const auto& gates) { return gates->applied.has_passed(t); });
 }
 
+bool Pipeline::wait_unless(Iteration t, const std::function<bool()>& given_up) {
+  struct GivenUp {};
+  try {
+    for (const auto& gates : gates_) {
+      wait_applied(*gates, t, [&] {
+        if (given_up()) throw GivenUp{};
+      });
+    }
+  } catch (const GivenUp&) {
+    return false;
+  }
+  return true;
+}
+
 void Pipeline::quiesce(Iteration t, const char* where) {
   say_what_is_awaited(t, where);
   for (const auto& gates : gates_) wait_applied(*gates, t);
@@ -137,8 +151,10 @@ void Pipeline::say_what_is_awaited(Iteration t, const char* where) {
   asio::post(network_, [&exchange = exchange_, t, where] { exchange.trainer_waits_for(t, where); });
 }
 
-void Pipeline::wait_applied(Gates& gates, Iteration t) {
-  const auto interruptible = [this] {
+void Pipeline::wait_applied(Gates& gates, Iteration t, const std::function<void()>& also) {
+  const auto interruptible = [&] {
+    if (also) also();
+    if (!while_waiting_) return;
     try {
       while_waiting_();
     } catch (...) {
@@ -146,7 +162,7 @@ void Pipeline::wait_applied(Gates& gates, Iteration t) {
       throw;
     }
   };
-  gates.applied.wait(t, while_waiting_ ? std::function<void()>(interruptible) : nullptr);
+  gates.applied.wait(t, while_waiting_ || also ? std::function<void()>(interruptible) : nullptr);
 }
 
 Level Pipeline::least_level(Iteration t) const {

@@ -59,6 +59,9 @@ class Pipeline {
   // Whether take(t) would not wait.
   bool is_applied(Iteration t) const;
 
+  // Waits until take(t) would not wait, and returns true; or false once `given_up`, asked every 100 ms, is.
+  bool wait_unless(Iteration t, const std::function<bool()>& given_up);
+
   // Waits until iteration t is applied in all buckets and nothing is under way. `where` as above.
   void quiesce(Iteration t, const char* where);
 
@@ -100,7 +103,8 @@ class Pipeline {
   // The trainer's thread waits for iteration t now.
   void say_what_is_awaited(Iteration t, const char* where);
   // Blocks the trainer's thread until iteration t of the bucket is applied.
-  void wait_applied(Gates& gates, Iteration t);
+  //   also  called every 100 ms meanwhile, if there is one; what it throws ends the wait
+  void wait_applied(Gates& gates, Iteration t, const std::function<void()>& also = {});
   void note_levels(std::span<const PayloadPtr> payloads);
 
   CpuPool& cpu_;

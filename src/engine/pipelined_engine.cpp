@@ -75,6 +75,15 @@ void PipelinedEngine::warn(const std::string& sentence) const {
   net_.call([&] { group_.log()->warn(sentence); });
 }
 
+bool PipelinedEngine::somebody_calls() const {
+  return net_.call([&] {
+    for (Rank rank = 0; rank < group_.world_size(); ++rank) {
+      if (group_.call_ahead(rank)) return true;
+    }
+    return false;
+  });
+}
+
 std::shared_ptr<Step> PipelinedEngine::begin(Iteration iteration, Level level, const StepInput& input) {
   finished_ = false;
   begun_ = iteration;

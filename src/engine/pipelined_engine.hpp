@@ -42,6 +42,8 @@ class PipelinedEngine : public Engine {
   // Collective.
   void restart_after(Iteration iteration);
   void warn(const std::string& sentence) const;
+  // Some member waits in a collective that this one has not called.
+  bool somebody_calls() const;
   bool alone() const { return group_.world_size() == 1; }
   const std::vector<TensorSpec>& tensors() const { return tensors_; }
   Pipeline& pipeline() { return *pipeline_; }

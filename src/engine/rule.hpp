@@ -31,8 +31,8 @@ struct Update {
 
 // Different buckets may run in parallel. For one bucket the pipeline calls copy, perhaps drop, contribute,
 // merge and apply of iteration t in this order; copy(t) after contribute(t - 1), apply(t) after apply(t - 1)
-// and after publish(t - max(staleness, 1)). merge(t) may run beside, or before, merge(t - 1): it changes
-// nothing.
+// and after publish(t - max(staleness, 1)). merge(t) may run beside, or before, merge(t - 1), and
+// before that is applied: it changes only what is of iteration t alone.
 class Rule {
  public:
   virtual ~Rule() = default;

@@ -167,8 +167,9 @@ void Exchange::note_finished(const Round& complete) {
     if (theirs.level != Level::finished || noted_finished_[rank]) continue;
     noted_finished_[rank] = true;
     group_.log()->warn(
-        "{} called finish() after iteration {}, which is not the last one here: from then on this "
-        "run goes on without its gradients; if it was to make as many steps as this one, it left some out",
+        "{} called finish() after iteration {}, which is not the last one here: from then on this run goes "
+        "on "
+        "without it; if it was to make as many steps as this one, it left some out",
         group_.describe(rank), theirs.iteration - 1);
   }
 }
