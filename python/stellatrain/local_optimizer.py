@@ -28,6 +28,7 @@ class LocalOptimizer:
         self._optimizer = optimizer
         self._engine: _core.Engine | None = engine
         self._bridges = bridges
+        self._known = {bridge.parameter for bridge in bridges}
         self._over = ""  # why there is no engine
         self._remembered: dict[str, Any] | None = None  # of the engine, after finish()
         self._stepped = False
@@ -47,6 +48,15 @@ class LocalOptimizer:
                 "invalid_argument",
                 "optimizer.step() inside `with consensus()` would train the weights of all; leave it first",
             )
+        for group in self._optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None and parameter not in self._known and parameter.numel() > 0:
+                    raise error(
+                        "invalid_argument",
+                        f"a parameter of shape {tuple(parameter.shape)} that was frozen, or not in the "
+                        "optimizer, at distribute() has a gradient now: every member would train it alone; "
+                        "unfreeze and add parameters before distribute()",
+                    )
         self._probe.before_step(arguments[1:], options)  # the first is the optimizer
 
     def _after_step(self, *_: Any) -> None:
@@ -54,8 +64,10 @@ class LocalOptimizer:
             return
         self._probe.after_step(self._optimizer)
         self._stepped = True
-        self.engine.step([], self._addresses(), [], 1, 1.0, False)
-        self._weights_written()
+        try:
+            self.engine.step([], self._addresses(), [], 1, 1.0, False)
+        finally:  # also when this member's weights were not finite: what the others learned is there
+            self._weights_written()
 
     @property
     def engine(self) -> _core.Engine:
@@ -74,6 +86,8 @@ class LocalOptimizer:
 
         With "finished", all that they learned has gone out, and the parameters are the consensus weights.
         """
+        if self._set_aside is not None:
+            raise error("invalid_argument", "leave `with consensus()` first: inside, nothing can be told")
         self.engine.drain(level, self._addresses(), [])
         self._weights_written()
 
@@ -83,8 +97,6 @@ class LocalOptimizer:
     @contextlib.contextmanager
     def consensus_weights(self) -> Iterator[None]:
         """Inside, the parameters hold the consensus weights; then this member's own again. Collective."""
-        if self._set_aside is not None:
-            raise error("invalid_argument", "consensus() inside of consensus()")
         self.drain(_core.Level.epoch_ended)
         self._set_aside = [bridge.parameter.detach().clone() for bridge in self._bridges]
         try:
@@ -112,7 +124,7 @@ class LocalOptimizer:
         return self.engine.iteration if self._remembered is None else self._remembered["iteration"]
 
     def digest(self) -> int:
-        """A 64-bit digest of the consensus weights, after all rounds that this member has begun."""
+        """A 64-bit digest of the consensus weights: in consensus() and after finish() equal everywhere."""
         return self.engine.digest() if self._remembered is None else self._remembered["digest"]
 
     def remember(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Any
 
@@ -298,3 +299,76 @@ def test_lbfgs_with_its_closure_passes() -> None:
 
     first, second = run_members(2, member)
     assert torch.equal(first, second)
+
+
+def test_a_parameter_that_thaws_later_is_refused() -> None:
+    """It would be trained on each member alone."""
+
+    def member(run: Run) -> None:
+        net = mlp()
+        net[0].weight.requires_grad_(False)
+        _, optimizer = run.distribute(net, adamw(net), rule="local")
+        net[0].weight.requires_grad_(True)
+        train(net, optimizer, 2)
+
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert "(149, 13) that was frozen, or not in the optimizer, at distribute() has a gradient" in str(
+            failure
+        )
+
+
+def test_finish_inside_of_consensus_is_refused() -> None:
+    def member(run: Run) -> None:
+        net = mlp()
+        run.distribute(net, adamw(net), rule="local")
+        with run.consensus():
+            run.finish()
+
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert "leave `with consensus()` first" in str(failure)
+
+
+def test_what_the_others_learned_arrives_where_a_copy_stands_between_though_this_member_has_nan() -> None:
+    """A channels-last weight is no contiguous memory: the engine works on a copy of it."""
+
+    def member(run: Run) -> bool:
+        net = torch.nn.Conv2d(3, 4, 2).to(memory_format=torch.channels_last)
+        _, optimizer = run.distribute(net, torch.optim.SGD(net.parameters(), lr=0.1), rule="local")
+        for step in range(30):
+            net.weight.grad = torch.ones_like(net.weight)
+            net.bias.grad = torch.ones_like(net.bias)
+            if run.rank == 1 and step == 5:
+                with torch.no_grad():
+                    net.bias[0] = float("nan")
+            with contextlib.suppress(Error):
+                optimizer.step()
+            run.mean(1.0)  # in step with each other
+        with run.consensus():
+            same = bool(torch.isfinite(net.weight).all())
+        run.finish()
+        return same
+
+    assert run_members(2, member) == [True, True]
+
+
+def test_the_consensus_is_the_mean_and_each_member_s_own_comes_back() -> None:
+    def member(run: Run) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        net = torch.nn.Linear(40, 50)
+        _, optimizer = run.distribute(net, torch.optim.SGD(net.parameters(), lr=1.0), rule="local")
+        generator = torch.Generator().manual_seed(run.rank)
+        for parameter in net.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=generator)
+        optimizer.step()
+        before = flat(net)
+        with run.consensus():
+            pass
+        behind = flat(net)
+        run.finish()
+        return before, behind, flat(net)
+
+    results = run_members(2, member)
+    for _, behind, final in results:
+        assert torch.allclose(final, (results[0][1] + results[1][1]) / 2, atol=0.02)  # 8 bits at the end
+        assert not torch.allclose(behind, final, atol=0.1)
