@@ -15,7 +15,7 @@ struct RoundSize {
 // What one looks at after a round. Seconds, above 0.
 struct RoundTimes {
   double step = 0;   // between two steps of the trainer
-  double round = 0;  // from the snapshot until all contributions were applied
+  double round = 0;  // that the slowest link needs for what is under way at a time
 };
 
 // The size of later rounds. A round that takes longer than a step makes what it carries stale: it gets

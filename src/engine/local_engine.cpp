@@ -94,7 +94,8 @@ void LocalEngine::choose_size() {
   const std::size_t total = rule_.schedule().total();
   const std::size_t least = std::min(std::max(kLeastFragment / kFragmentBlock, total / kMostInACycle), most);
   const unsigned bits = choose_coding_ ? bits_of(measured->coding) : 1;  // given: only fragments may change
-  const RoundSize size = next_size({measured->blocks, bits}, {step_seconds_, measured->seconds}, least, most);
+  const RoundSize size =
+      next_size({measured->blocks, bits}, {step_seconds_, kUnderWay * measured->seconds}, least, most);
   rule_.set_fragment_blocks(size.blocks);
   if (choose_coding_) rule_.set_coding(coding_of_bits(size.bits));
 }

@@ -56,7 +56,7 @@ std::optional<std::uint32_t> LocalRule::copy(BucketId, const StepInput& input) {
   const Fragment fragment = schedule_.next();
   Round& round = under_way(schedule_.round());
   round.fragment = fragment;
-  round.begun = std::chrono::steady_clock::now();
+  round.slowest = {};
   round.whole = fragment.blocks == schedule_.blocks();
   round.contributed = !input.skip;
   round.weight = static_cast<float>(input.samples);
@@ -105,18 +105,21 @@ Update LocalRule::merge(BucketId, std::span<const PayloadPtr> payloads) {
   const std::vector<ShortBlock> short_blocks = short_blocks_in(round.fragment);
   std::vector<std::pair<Rank, EncodedBlocks>> contributions;
   double weights = 0;
+  std::uint64_t announced = std::numeric_limits<std::uint64_t>::max();
   for (Rank rank = 0; rank < payloads.size(); ++rank) {
     const PayloadHeader& header = payloads[rank]->header();
     update.digests.push_back(header.digest);
     if (header.samples == 0) continue;
+    round.slowest = std::max(round.slowest, payloads[rank]->taken());
     naming(rank, update.iteration, [&] {
       FragmentBody body = read_fragment_body(payloads[rank]->body(), round.fragment, short_blocks);
-      if (rank == 0) schedule_.announce(update.iteration, body.announced_blocks);
+      announced = std::min(announced, body.announced_blocks);
       contributions.emplace_back(rank, std::move(body.values));
     });
     weights += header.samples;
   }
   round.empty = contributions.empty();
+  if (!round.empty) schedule_.announce(update.iteration, announced);
   if (!round.empty) add_up(contributions, static_cast<float>(weights), update.iteration, round);
   return update;
 }
@@ -163,9 +166,9 @@ void LocalRule::apply(BucketId, Update update) {
   }
   digests_.add({update.iteration, digest});
   if (round.whole && round.contributed) {
-    const std::chrono::duration<double> taken = std::chrono::steady_clock::now() - round.begun;
+    const std::chrono::duration<double> slowest = round.slowest;
     std::lock_guard lock(mutex_);
-    measured_ = {round.fragment.blocks, round.coding, taken.count()};
+    measured_ = {round.fragment.blocks, round.coding, slowest.count()};
   }
   if (update.iteration % kFullDigestEvery == 0 && hash_all_blocks(weights_) != digest) {
     throw Error(ErrorCode::mismatch,

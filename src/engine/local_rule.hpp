@@ -53,15 +53,16 @@ class LocalRule final : public Rule {
   // Of this member's contributions from the next one on. Any thread.
   void set_coding(ValueCoding coding) { coding_ = coding; }
   ValueCoding coding() const { return coding_; }
-  // What the newest round of a whole fragment carried from this member, and the seconds that it took, from
-  // copy() to apply(). Nothing if that was asked for before, or none is over. Any thread.
+  // What the newest round of a whole fragment carried, and the seconds that the slowest link to here needed
+  // for a contribution to it, whenever that began. Nothing if that was asked for before, or none is over. Any
+  // thread.
   struct Measured {
     std::size_t blocks = 0;
-    ValueCoding coding = ValueCoding::int1;
+    ValueCoding coding = ValueCoding::int1;  // of this member's contribution
     double seconds = 0;
   };
   std::optional<Measured> newly_measured();
-  // Of fragments, which this member announces with its contributions; only member 0's counts. Any thread.
+  // Of fragments, which this member announces with its contributions; the least of all counts. Any thread.
   void set_fragment_blocks(std::size_t blocks) { announced_blocks_ = blocks; }
 
   // --- Only while nothing is under way:
@@ -88,7 +89,7 @@ class LocalRule final : public Rule {
     float weight = 1;            // w_i
     bool whole = true;           // no shorter than fragments are
     ValueCoding coding = ValueCoding::int1;
-    std::chrono::steady_clock::time_point begun;
+    std::chrono::nanoseconds slowest{0};  // of the links to here
   };
 
   Round& under_way(Iteration round) { return rounds_[round % rounds_.size()]; }

@@ -16,14 +16,15 @@ Exchange::Exchange(Group& group, ExchangeOptions options)
       options_(options),
       gathered_(options.buckets, 0),
       noted_finished_(group.world_size(), false) {
-  group_.on_payload([this](Rank from, Bytes message) { receive(from, std::move(message)); });
+  group_.on_payload(
+      [this](Rank from, Bytes message, auto taken) { receive(from, std::move(message), taken); });
   group_.on_left([this](Rank rank) { member_left(rank); });
   group_.on_call([this] { end_deadlock(); });
   began(0);
 }
 
 Exchange::~Exchange() {
-  group_.on_payload([](Rank, Bytes) {});
+  group_.on_payload([](Rank, Bytes, auto) {});
   group_.on_left([](Rank) {});
   group_.on_call([] {});
 }
@@ -104,8 +105,8 @@ void Exchange::restart_after(Iteration iteration) {
   std::fill(gathered_.begin(), gathered_.end(), iteration);
 }
 
-void Exchange::receive(Rank from, Bytes message) {
-  const auto payload = parse(from, std::move(message));
+void Exchange::receive(Rank from, Bytes message, std::chrono::nanoseconds taken) {
+  const auto payload = parse(from, std::move(message), taken);
   const PayloadHeader& header = payload->header();
   const auto refuse = [&](const std::string& why) {
     throw Error(ErrorCode::protocol, group_.describe(from) + " sent a payload for iteration " +
@@ -124,9 +125,9 @@ void Exchange::receive(Rank from, Bytes message) {
   put(from, payload);
 }
 
-PayloadPtr Exchange::parse(Rank from, Bytes message) const {
+PayloadPtr Exchange::parse(Rank from, Bytes message, std::chrono::nanoseconds taken) const {
   try {
-    return std::make_shared<const Payload>(std::move(message));
+    return std::make_shared<const Payload>(std::move(message), taken);
   } catch (const Error& error) {
     throw Error(error.code(), group_.describe(from) + " sent a broken " + error.what());
   }

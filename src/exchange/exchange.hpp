@@ -72,10 +72,10 @@ class Exchange {
     Event complete;
   };
 
-  void receive(Rank from, Bytes message);
+  void receive(Rank from, Bytes message, std::chrono::nanoseconds taken);
   void member_left(Rank rank);
   std::shared_ptr<Round> round(Key key);
-  PayloadPtr parse(Rank from, Bytes message) const;
+  PayloadPtr parse(Rank from, Bytes message, std::chrono::nanoseconds taken) const;
   void put(Rank from, PayloadPtr payload);
   void forget_gathered(BucketId bucket);
   void note_finished(const Round& complete);

@@ -25,7 +25,7 @@ Payload::Payload(const PayloadHeader& header, std::span<const std::byte> body) :
   writer.put_bytes(body);
 }
 
-Payload::Payload(Bytes message) : bytes_(std::move(message)) {
+Payload::Payload(Bytes message, std::chrono::nanoseconds taken) : bytes_(std::move(message)), taken_(taken) {
   ByteReader reader(bytes_, "payload");
   const auto version = reader.get<std::uint8_t>();
   if (version != kPayloadVersion) {

@@ -2,6 +2,7 @@
 // docs/wire.md, "Payload".
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <span>
 
@@ -39,17 +40,20 @@ class Payload {
  public:
   // Header and encoded blocks (compress/encoding.hpp) of a contribution of ours.
   Payload(const PayloadHeader& header, std::span<const std::byte> body);
-  // Parses a received message. Throws Error(protocol).
-  explicit Payload(Bytes message);
+  // Parses a received message, which took so long from its first byte to its last. Throws Error(protocol).
+  explicit Payload(Bytes message, std::chrono::nanoseconds taken = {});
 
   const PayloadHeader& header() const { return header_; }
   std::span<const std::byte> body() const { return std::span(bytes_).subspan(body_begin_); }
   const Bytes& bytes() const { return bytes_; }
+  // What its link needed for it, waiting for its sender aside; 0 for one of ours.
+  std::chrono::nanoseconds taken() const { return taken_; }
 
  private:
   PayloadHeader header_;
   Bytes bytes_;
   std::size_t body_begin_ = 0;
+  std::chrono::nanoseconds taken_{0};
 };
 
 }  // namespace stella

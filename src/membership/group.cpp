@@ -21,7 +21,7 @@ std::uint32_t Group::world_size() const { return mesh_->options().world_size; }
 const std::vector<MemberInfo>& Group::members() const { return mesh_->members(); }
 std::string Group::describe(Rank rank) const { return stella::describe(members().at(rank)); }
 
-void Group::on_payload(std::function<void(Rank, Bytes)> handler) { mesh_->on_payload = std::move(handler); }
+void Group::on_payload(PayloadHandler handler) { mesh_->on_payload = std::move(handler); }
 void Group::send_payload(Rank to, std::shared_ptr<const Bytes> body, Priority priority) {
   mesh_->send_payload(to, std::move(body), priority);
 }

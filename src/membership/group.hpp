@@ -54,6 +54,9 @@ struct GroupOptions {
   std::chrono::milliseconds hint_after{5'000};
 };
 
+//   taken  from the first byte of the body here to the last
+using PayloadHandler = std::function<void(Rank from, Bytes body, std::chrono::nanoseconds taken)>;
+
 // Threads: everything, construction and destruction included, happens on the one thread that runs `io`.
 // Handlers are called there too; they must not block and must not destroy the group.
 //
@@ -92,7 +95,7 @@ class Group {
 
   // Set before join(): faster members may send before this one's join() has returned. An Error that the
   // handler throws ends the run; its sentence should name the sender.
-  void on_payload(std::function<void(Rank from, Bytes body)> handler);
+  void on_payload(PayloadHandler handler);
   // Queues `body` (at most kMaxPayload bytes of net/frame.hpp) for one member; smaller priorities leave
   // first, equal ones in call order. The same body may go to several members: nothing is copied. Does nothing
   // if the member has left or the group has failed (on_left and on_failure have told).

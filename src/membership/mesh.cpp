@@ -97,7 +97,7 @@ void Mesh::handle(Rank from, Frame frame) {
 void Mesh::take(Rank from, Frame frame) {
   switch (frame.type) {
     case FrameType::payload:
-      return on_payload(from, std::move(frame.body));
+      return on_payload(from, std::move(frame.body), frame.taken);
     case FrameType::control:
       peers_[from].inbox.put(decode_control(std::move(frame.body), describe(from)), describe(from));
       changed_.notify();

@@ -55,7 +55,7 @@ class Mesh {
   asio::awaitable<void> leave();
   asio::awaitable<void> close();
 
-  std::function<void(Rank, Bytes)> on_payload = [](Rank, Bytes) {};
+  PayloadHandler on_payload = [](Rank, Bytes, std::chrono::nanoseconds) {};
   std::function<void(const Error&)> on_failure = [](const Error&) {};
   std::function<void(Rank)> on_left = [](Rank) {};
   std::function<void()> on_call = [] {};

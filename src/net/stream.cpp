@@ -30,7 +30,9 @@ asio::awaitable<Frame> read_frame(TlsStream& stream, const std::string& sender, 
                                          " bytes where at most " + std::to_string(most) + " are allowed");
   }
   Frame frame{header.type, Bytes(header.size)};
+  const auto begin = std::chrono::steady_clock::now();
   co_await asio::async_read(stream, asio::buffer(frame.body), asio::use_awaitable);
+  frame.taken = std::chrono::steady_clock::now() - begin;
   co_return frame;
 }
 

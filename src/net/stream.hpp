@@ -18,6 +18,7 @@ namespace stella {
 struct Frame {
   FrameType type;
   Bytes body;
+  std::chrono::nanoseconds taken{0};  // from the end of its header to the end of its body
 };
 
 // The next frame. `sender` opens the sentence of Error(protocol), which is thrown before anything is

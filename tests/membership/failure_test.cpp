@@ -328,7 +328,7 @@ TEST(Hostile, APayloadThatTheExchangeRefusesIsAFailureOfItsSender) {
   const std::string address = member.listen();
   member.net().call([&] {
     member.group().on_payload(
-        [](Rank, Bytes) { throw Error(ErrorCode::protocol, "member 1 sent nonsense"); });
+        [](Rank, Bytes, auto) { throw Error(ErrorCode::protocol, "member 1 sent nonsense"); });
   });
   auto joining = member.net().start(member.group().join_through(""));
   FakeMember fake(1, 2);

@@ -40,7 +40,7 @@ class Member {
       group_ = std::make_unique<Group>(net_.io(), std::move(options), logger_);
       group_->on_failure([this](const Error& error) { failed_.set_value(error); });
       group_->on_left([this](Rank rank) { left_[rank].set_value(); });
-      group_->on_payload([this](Rank from, Bytes body) { keep_payload(from, std::move(body)); });
+      group_->on_payload([this](Rank from, Bytes body, auto) { keep_payload(from, std::move(body)); });
     });
   }
   ~Member() {
