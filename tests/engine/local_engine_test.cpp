@@ -3,12 +3,10 @@
 
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <future>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "engine/members.hpp"
@@ -122,28 +120,6 @@ TEST(LocalEngine, PastTheDriftBoundNobodyWaitsForWhoWaitsInACall) {
     engine.reset();
     session.leave();
   });
-}
-
-// Rounds wait for it, but the link is fast: fragments grow to half of the model all the same.
-TEST(LocalEngine, AMemberThatIsSlowToBeginARoundIsNoSlowLink) {
-  std::atomic<std::uint64_t> sent = 0;
-  std::atomic<bool> over = false;
-  run_members(2, [&](Session& session, std::uint32_t rank) {
-    Model model({1 << 20});
-    auto engine = session.distribute(model.specs, {}, local(64 << 10), model.weight_pointers);
-    StepInput input;
-    input.parameters = model.weight_pointers;
-    for (int made = 0; rank == 0 ? !over : made < 40; ++made) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(rank == 0 ? 4 : 40));
-      engine->step(input);
-    }
-    if (rank == 1) sent = engine->stats().blocks_sent, over = true;
-    engine->drain(Level::finished, model.weight_pointers, {});
-    engine.reset();
-    session.leave();
-  });
-  // Some 80 rounds: of 1024 blocks of 16 at first, of 32,768 in the end; of 4096 where waiting counts.
-  EXPECT_GT(sent, 80u * 10'000u);
 }
 
 // The others' rounds wait for it, their steps do not.

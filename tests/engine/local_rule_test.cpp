@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -215,6 +216,42 @@ TEST(LocalRule, AMemberWhoseWeightsAreNotFiniteIsLeftOutAndNamesTheTensor) {
   EXPECT_EQ(other[0].weight_of_all(0, 0), 2);  // the mean over those that contributed
   EXPECT_EQ(other[1].weight_of_all(0, 0), 2);
   EXPECT_EQ(other[0].weight_of_all(0, 3), 0);
+}
+
+// As if they had come over links that needed so many seconds, whenever their members began.
+std::vector<PayloadPtr> received(const std::vector<PayloadPtr>& payloads,
+                                 const std::vector<int>& milliseconds) {
+  std::vector<PayloadPtr> all;
+  for (std::size_t rank = 0; rank < payloads.size(); ++rank)
+    all.push_back(std::make_shared<const Payload>(payloads[rank]->bytes(),
+                                                  std::chrono::milliseconds(milliseconds[rank])));
+  return all;
+}
+
+TEST(LocalRule, MeasuresTheSlowestLinkOfEachWholeRoundOnce) {
+  LocalWorld world(3, {1000}, options_of("int4", 256));  // fragments of 4, 4, 4 and 4 of 16 blocks
+  EXPECT_FALSE(world[0].rule.newly_measured());
+  std::vector<std::shared_ptr<Step>> steps;
+  std::vector<PayloadPtr> payloads;
+  for (Rank rank = 0; rank < 3; ++rank) {
+    steps.push_back(world[rank].begin(1));
+    payloads.push_back(world[rank].rule.contribute(0, *steps.back()));
+  }
+  world[0].rule.apply(0, world[0].rule.merge(0, received(payloads, {0, 30, 20})));
+  const auto measured = world[0].rule.newly_measured();
+  ASSERT_TRUE(measured);
+  EXPECT_EQ(measured->blocks, 4u);
+  EXPECT_EQ(measured->coding, ValueCoding::int4);
+  EXPECT_DOUBLE_EQ(measured->seconds, 0.03);
+  EXPECT_FALSE(world[0].rule.newly_measured());
+}
+
+TEST(LocalRule, TheLeastFragmentThatAnybodyWantsHoldsThreeRoundsLater) {
+  LocalWorld world(3, {64 * 100}, options_of("int1", 64 * 10));
+  const std::vector<std::size_t> wanted{30, 5, 20};
+  for (Rank rank = 0; rank < 3; ++rank) world[rank].rule.set_fragment_blocks(wanted[rank]);
+  for (int round = 0; round < 4; ++round) world.round();
+  for (auto& member : world.members) EXPECT_EQ(member->rule.schedule().last().blocks, 5u);
 }
 
 TEST(LocalRule, AnotherFragmentThanOursIsABreachThatNamesItsMember) {
