@@ -138,13 +138,11 @@ def newest(run: Run, directory: Path, missing_ok: bool) -> tuple[Latest | None, 
         text = path.read_text()
         _parsed(text, str(path))
     except FileNotFoundError:
-        missing, failure = (
-            True,
-            error(
-                "io",
-                f"there is no checkpoint in {directory}: it has no {path.name}; "
-                "missing_ok=True starts without one",
-            ),
+        missing = True
+        failure = error(
+            "io",
+            f"there is no checkpoint in {directory}: it has no {path.name}; missing_ok=True starts "
+            "without one",
         )
     except Error as cause:
         text, failure = None, cause

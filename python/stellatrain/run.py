@@ -208,7 +208,11 @@ class Run:
         return self.optimizer.stats()
 
     def digest(self) -> int:
-        """A 64-bit digest of the consensus weights. Waits for what is under way."""
+        """A 64-bit digest of the consensus weights.
+
+        "sparse" waits for what is under way; it is equal on all members. Under "local", it is inside
+        consensus() and after finish().
+        """
         if self.optimizer is None:
             raise error("invalid_argument", "call distribute() first")
         return self.optimizer.digest()

@@ -19,6 +19,9 @@ std::uint64_t hash_blocks(std::span<const BlockId> blocks, std::span<const float
 // The same over all blocks.
 std::uint64_t hash_all_blocks(std::span<const float> weights);
 
+// The incremental digest is recomputed in full so often, to notice memory that changed by itself.
+inline constexpr Iteration kFullDigestEvery = 1000;
+
 // The digests of one bucket after its latest iterations. Any thread may call anything.
 class DigestHistory {
  public:

@@ -45,8 +45,8 @@ void LocalEngine::step(const StepInput& input) {
   bound_drift(input.parameters);
   choose_size();
   std::optional<std::uint32_t> bad;
-  while (begun_ - taken_ < most_under_way_) {
-    const auto found = begin_round(Level::active, input)->bad_tensor();
+  while (begun() - taken_ < most_under_way_) {
+    const auto found = begin(Level::active, input)->bad_tensor();
     if (!bad) bad = found;
   }
   last_step_ = Clock::now();
@@ -68,7 +68,7 @@ void LocalEngine::note_step_time() {
 }
 
 void LocalEngine::take_what_is_over(std::span<float* const> parameters) {
-  while (taken_ < begun_ && pipeline().is_applied(taken_ + 1)) take(parameters, "in step()");
+  while (taken_ < begun() && pipeline().is_applied(taken_ + 1)) take(parameters, "in step()");
 }
 
 void LocalEngine::take(std::span<float* const> parameters, const char* where) {
@@ -80,7 +80,7 @@ void LocalEngine::take(std::span<float* const> parameters, const char* where) {
 // What the members learn apart is averaged well only while it is little. But who waits in another call
 // already waits for this member, which must come to that call.
 void LocalEngine::bound_drift(std::span<float* const> parameters) {
-  if (begun_ - taken_ < most_under_way_ || Clock::now() - last_taken_ < max_drift_ || somebody_calls())
+  if (begun() - taken_ < most_under_way_ || Clock::now() - last_taken_ < max_drift_ || somebody_calls())
     return;
   warn("no round was over for " + to_text(max_drift_.count()) +
        " s: step() waits for the other members (max_drift)");
@@ -100,12 +100,6 @@ void LocalEngine::choose_size() {
   if (choose_coding_) rule_.set_coding(coding_of_bits(size.bits));
 }
 
-std::shared_ptr<Step> LocalEngine::begin_round(Level level, const StepInput& input) {
-  auto step = begin(begun_ + 1, level, input);
-  ++begun_;
-  return step;
-}
-
 void LocalEngine::drain(Level level, std::span<float* const> parameters, std::span<const GroupSettings>) {
   pipeline().check();
   check_parameters(tensors(), parameters);
@@ -116,21 +110,21 @@ void LocalEngine::drain(Level level, std::span<float* const> parameters, std::sp
   const char* where = place_of(level);
   if (alone()) {
     rule_.read_parameters(parameters);
-    rule_.weights_loaded(begun_);
+    rule_.weights_loaded(begun());
     if (level == Level::finished) end_with_equal_weights();
     return;
   }
   do {
-    while (taken_ < begun_) take(parameters, where);
-    begin_round(level, input);
+    while (taken_ < begun()) take(parameters, where);
+    begin(level, input);
     take(parameters, where);
-  } while (pipeline().least_level(begun_) < level);
+  } while (pipeline().least_level(begun()) < level);
   if (level != Level::finished) return;
   // From here on all members make the same rounds. What they have not told each other goes out finely, once
   // over the whole model; what that leaves is nothing that anybody could tell from rounding.
   if (rule_.coding() > ValueCoding::int8) rule_.set_coding(ValueCoding::int8);
   for (std::size_t told = 0; told < rule_.schedule().total(); told += rule_.schedule().last().blocks) {
-    begin_round(level, input);
+    begin(level, input);
     take(parameters, where);
   }
   rule_.write_parameters(parameters);

@@ -39,7 +39,6 @@ class LocalEngine final : public PipelinedEngine {
  private:
   using Clock = std::chrono::steady_clock;
 
-  std::shared_ptr<Step> begin_round(Level level, const StepInput& input);
   void take(std::span<float* const> parameters, const char* where);
   void take_what_is_over(std::span<float* const> parameters);
   void note_step_time();
@@ -51,7 +50,6 @@ class LocalEngine final : public PipelinedEngine {
   const std::chrono::duration<double> max_drift_;
   const bool choose_coding_;
   Iteration steps_ = 0;
-  Iteration begun_ = 0;                         // rounds
   Iteration taken_ = 0;                         // rounds, into the parameters
   double weight_ = 1;                           // of what this member learns
   std::optional<Clock::time_point> last_step_;  // its end; nothing where it was not followed by another one

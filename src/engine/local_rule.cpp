@@ -14,8 +14,6 @@ namespace stella {
 namespace {
 
 constexpr std::size_t kParts = kFragmentBlock / kBlock;
-// The incremental digest is recomputed in full so often, to notice memory that changed by itself.
-constexpr Iteration kFullDigestEvery = 1000;
 
 // All parameters behind each other, whatever their param_group: the user's optimizer knows those.
 BucketLayout layout_of(std::span<const TensorSpec> tensors) {
@@ -48,7 +46,6 @@ LocalRule::LocalRule(std::span<const TensorSpec> tensors, const EngineOptions& o
       schedule_(layout_.blocks / kParts,
                 std::max<std::size_t>(1, options.bucket_bytes / sizeof(float) / kFragmentBlock)),
       weights_(layout_.blocks * kBlock) {
-  for (const TensorSpec& tensor : tensors) names_.push_back(tensor.name);
   announced_blocks_ = options.bucket_bytes / sizeof(float) / kFragmentBlock;
 }
 
@@ -119,8 +116,9 @@ Update LocalRule::merge(BucketId, std::span<const PayloadPtr> payloads) {
     weights += header.samples;
   }
   round.empty = contributions.empty();
-  if (!round.empty) schedule_.announce(update.iteration, announced);
-  if (!round.empty) add_up(contributions, static_cast<float>(weights), update.iteration, round);
+  if (round.empty) return update;
+  schedule_.announce(update.iteration, announced);
+  add_up(contributions, static_cast<float>(weights), update.iteration, round);
   return update;
 }
 

@@ -36,7 +36,6 @@ namespace stella {
 // under way at a time, so W does not change in F from copy() to apply().
 class LocalRule final : public Rule {
  public:
-  //   tensors  of the model; `names` for errors
   LocalRule(std::span<const TensorSpec> tensors, const EngineOptions& options, Rank rank,
             DescribeMember describe);
 
@@ -110,7 +109,6 @@ class LocalRule final : public Rule {
 
   const BucketLayout layout_;
   const std::vector<ShortBlock> short_blocks_;
-  std::vector<std::string> names_;
   const Rank rank_;
   DescribeMember describe_;
   std::atomic<ValueCoding> coding_;

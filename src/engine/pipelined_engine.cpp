@@ -84,10 +84,9 @@ bool PipelinedEngine::somebody_calls() const {
   });
 }
 
-std::shared_ptr<Step> PipelinedEngine::begin(Iteration iteration, Level level, const StepInput& input) {
+std::shared_ptr<Step> PipelinedEngine::begin(Level level, const StepInput& input) {
   finished_ = false;
-  begun_ = iteration;
-  auto step = std::make_shared<Step>(iteration, level, input, rule_->buckets());
+  auto step = std::make_shared<Step>(++begun_, level, input, rule_->buckets());
   pipeline_->start(step);
   return step;
 }

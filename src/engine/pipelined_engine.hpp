@@ -33,8 +33,10 @@ class PipelinedEngine : public Engine {
   PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<Rule> rule, std::vector<TensorSpec> tensors,
                   PipelineDepth depth, const EngineOptions& options, std::function<void()> while_waiting);
 
-  // Hands an iteration over. Throws the failure, if there is one.
-  std::shared_ptr<Step> begin(Iteration iteration, Level level, const StepInput& input);
+  // Hands the next iteration over. Throws the failure, if there is one.
+  std::shared_ptr<Step> begin(Level level, const StepInput& input);
+  // The newest iteration that was handed over.
+  Iteration begun() const { return begun_; }
   // Nobody waits for this member's next iteration any more: its final weights are everybody's. Throws
   // Error(mismatch) if they are not.
   void end_with_equal_weights();

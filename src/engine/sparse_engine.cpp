@@ -53,7 +53,7 @@ void SparseEngine::drain(Level level, std::span<float* const> parameters,
 std::shared_ptr<Step> SparseEngine::begin_next(Level level, const StepInput& input) {
   pipeline().check();
   check_input(input);
-  return begin(++iteration_, level, input);
+  return begin(level, input);
 }
 
 void SparseEngine::check_input(const StepInput& input) const {
@@ -86,7 +86,7 @@ void SparseEngine::set_density(double density) {
 
 EngineStats SparseEngine::stats() const {
   EngineStats stats = PipelinedEngine::stats();
-  stats.iteration = iteration_;
+  stats.iteration = begun();
   stats.blocks_sent = rule_.blocks_sent();
   stats.blocks_applied = rule_.blocks_applied();
   return stats;
@@ -115,7 +115,6 @@ bool SparseEngine::set_selector_state(const SelectorState& state) {
 void SparseEngine::state_loaded(std::uint64_t iteration, std::span<float* const> parameters) {
   check_parameters(tensors(), parameters);
   quiesce();
-  iteration_ = iteration;
   rule_.state_loaded(iteration, parameters);
   restart_after(iteration);
 }

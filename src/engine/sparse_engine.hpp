@@ -25,7 +25,7 @@ class SparseEngine final : public PipelinedEngine {
   void step(const StepInput& input) override;
   void drain(Level level, std::span<float* const> parameters, std::span<const GroupSettings> groups) override;
   void set_density(double density) override;
-  std::uint64_t iteration() const override { return iteration_; }
+  std::uint64_t iteration() const override { return begun(); }
   EngineStats stats() const override;
   std::vector<StateArray> state() override;
   bool allocate_moment(const std::string& name, std::uint32_t tensor) override;
@@ -40,7 +40,6 @@ class SparseEngine final : public PipelinedEngine {
   SparseRule& rule_;  // the engine's own
   const std::size_t groups_;
   const Iteration staleness_;
-  Iteration iteration_ = 0;
 };
 
 }  // namespace stella

@@ -19,9 +19,6 @@
 namespace stella {
 namespace {
 
-// The incremental digest is recomputed in full so often, to notice memory that changed by itself.
-constexpr Iteration kFullDigestEvery = 1000;
-
 std::string where(Iteration t, BucketId bucket) {
   return "iteration " + std::to_string(t) + ", bucket " + std::to_string(bucket);
 }
