@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,6 +129,12 @@ class Run:
         options.max_drift_seconds = tuned("max_drift", float, max_drift)
         if rule == "local":
             return self._distribute_local(model, optimizer, options)
+        if options.wire == "auto":
+            raise error(
+                "configuration" if os.environ.get("STELLA_WIRE") else "invalid_argument",
+                "wire is 'auto' (argument or STELLA_WIRE), which is for rule='local'; under rule='sparse' "
+                "it must be fp32, bf16, int8, int4, int2 or int1",
+            )
         alone = self.world_size == 1
         options.density = tuned("density", float, (1.0 if alone else 0.01) if density is None else density)
         options.staleness = tuned("staleness", int, (0 if alone else 1) if staleness is None else staleness)

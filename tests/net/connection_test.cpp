@@ -186,6 +186,26 @@ asio::awaitable<void> write_slowly(TlsStream& stream, Bytes bytes, std::chrono::
   }
 }
 
+// The time of a link, not of its sender.
+TEST(Connection, AFrameTellsHowLongItsBytesTookAndNotHowLongItWasAwaited) {
+  Streams streams;
+  const auto begin = Clock::now();
+  auto awaited = streams.right_net.start(read_frame(*streams.right, "the other side"));
+  EXPECT_EQ(awaited.wait_for(200ms), std::future_status::timeout);
+  streams.left_net.run(write_frame(*streams.left, FrameType::payload, Bytes(1000)));
+  EXPECT_LT(awaited.get().taken, Clock::now() - begin - 200ms);
+
+  const auto trickling = Clock::now();
+  awaited = streams.right_net.start(read_frame(*streams.right, "the other side"));
+  const FrameHeaderBytes header = encode({FrameType::payload, 8});
+  Bytes bytes(header.begin(), header.end());
+  bytes.resize(header.size() + 8);
+  streams.left_net.run(write_slowly(*streams.left, bytes, 30ms));
+  const auto taken = awaited.get().taken;
+  EXPECT_GE(taken, 7 * 20ms);  // from the header's end to the last byte
+  EXPECT_LT(taken, Clock::now() - trickling - 8 * 20ms);
+}
+
 TEST(Connection, ALongFrameThatTricklesInIsLife) {
   Streams streams;
   End left(streams.left_net, std::move(*streams.left), kQuick);

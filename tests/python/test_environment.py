@@ -203,6 +203,22 @@ def test_a_number_that_makes_no_sense_is_an_error_that_names_the_variable(
     assert f"{variable} is '{text}'; it must be " in str(failure)
 
 
+@pytest.mark.parametrize("variable", [True, False])
+def test_the_wire_of_the_other_rule_is_refused_before_any_member_waits(
+    variable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def member(run: Run) -> None:
+        net = mlp()
+        run.distribute(net, adamw(net), wire=None if variable else "auto")
+
+    if variable:
+        monkeypatch.setenv("STELLA_WIRE", "auto")
+    (failure,) = outcomes_of_members(1, member)
+    assert isinstance(failure, Error)
+    assert failure.code == ("configuration" if variable else "invalid_argument")
+    assert "STELLA_WIRE), which is for rule='local'; under rule='sparse' it must be fp32" in str(failure)
+
+
 @pytest.mark.parametrize(
     ("option", "text"),
     [

@@ -166,6 +166,7 @@ def test_control_c_is_told_to_the_others() -> None:
         assert kind == "Error"
         assert "member 1 (office-1" in sentence
         assert "KeyboardInterrupt" in sentence
+        assert "; to go on, start all members again and load the last checkpoint" in sentence
     finally:
         members.end()
 

@@ -71,6 +71,13 @@ def finish_before_the_others_mean(run: Run, train: Train, _: Path) -> None:
         run.mean(1.0)
 
 
+def read_state_while_the_others_mean(run: Run, train: Train, _: Path) -> None:
+    train(4 if run.rank == 0 else 3)
+    if run.rank == 0:
+        run.optimizer.state_dict()
+    run.mean(1.0)
+
+
 @pytest.mark.parametrize(
     ("script", "staleness", "who_waits"),
     [
@@ -98,6 +105,11 @@ def finish_before_the_others_mean(run: Run, train: Train, _: Path) -> None:
             one_step_less_before_a_mean,
             0,
             r'member 0 .* "mean" .* after iteration 3, .* in step\(\) .* of iteration 4',
+        ),
+        (
+            read_state_while_the_others_mean,
+            1,
+            r'member [12] .* "mean" .* after iteration 3, for member 0 .* to read or set its state \(save, ',
         ),
         (
             finish_before_the_others_mean,
