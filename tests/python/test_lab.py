@@ -416,6 +416,45 @@ def test_a_set_up_that_fails_halfway_leaves_nothing_behind(lab: Lab, monkeypatch
     assert all(process.poll() is not None for process in started)
 
 
+def never_built(folder: Path, *options: str) -> subprocess.Popen:
+    """A `stella lab` whose links are never done; it is on it when this returns."""
+    begun = folder / "begun"
+    code = f"""
+import sys
+from stellatrain.cli import main
+from stellatrain.lab.topology import Topology
+Topology.set_up = lambda _: ["touch {begun}", "sleep 60"]
+sys.exit(main(["lab", *sys.argv[1:], "--", "true"]))
+"""
+    lab = subprocess.Popen(
+        ["env", "--default-signal=INT", sys.executable, "-c", code, *options],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not begun.exists():
+        assert lab.poll() is None, lab.stderr.read()
+        time.sleep(0.01)
+    return lab
+
+
+@pytest.mark.parametrize("sig", [signal.SIGINT, signal.SIGTERM])
+def test_a_lab_that_is_still_being_built_ends_at_once(lab: Lab, tmp_path: Path, sig: signal.Signals) -> None:
+    building = never_built(tmp_path)
+    building.send_signal(sig)
+    building.communicate(timeout=5)
+    assert building.returncode == 128 + sig
+
+
+def test_the_timeout_counts_from_the_start_and_not_from_when_the_lab_is_built(
+    lab: Lab, tmp_path: Path
+) -> None:
+    building = never_built(tmp_path, "--timeout", "2")
+    assert building.communicate(timeout=7)[1] == (
+        "stella lab: time is up; the lab was still being built, and no member has started\n"
+    )
+    assert building.returncode == 124
+
+
 @pytest.mark.parametrize("text", ["fast", "100", "100mb", "-1mbit", "1e3mbit", "1kbit", "99gbit"])
 def test_a_rate_that_is_none_is_named(text: str) -> None:
     with pytest.raises(LabError, match=f"--wan is '{text}'"):
@@ -432,3 +471,6 @@ def test_sizes_must_fit_the_clusters() -> None:
         Lab(clusters=2, members=(1, 2, 3))
     with pytest.raises(LabError, match="a cluster of 0"):
         Lab(clusters=2, members=(1, 0))
+    with pytest.raises(LabError, match="make 4096 members; a lab has at most 256"):
+        Lab(clusters=64, members=64)
+    assert len(Lab(clusters=64, members=4).members) == 256

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from stellatrain.lab.bounds import check_threads, check_times, make_log_dir
 from stellatrain.lab.errors import LabError
 from stellatrain.lab.lab import Lab
 from stellatrain.lab.links import table
+from stellatrain.lab.run import TIMED_OUT
 
 log = logging.getLogger("stellatrain.lab")
 
+_SHORTEST = 1e-3  # seconds that a run has whose lab took all the others
 _NAMED = 8  # members in the line that says who starts
 
 _EPILOG = """\
@@ -49,7 +53,7 @@ def add_parser(subcommands: argparse._SubParsersAction) -> None:
     add("--lan", default="1gbit", metavar="RATE", help="each member's link (default: %(default)s)")
     add("--threads", type=int, metavar="N", help="sets OMP_NUM_THREADS=N for the members")
     add("--log-dir", type=Path, metavar="D", help="members' output to D/<member>.log instead")
-    add("--timeout", type=float, metavar="S", help="end everything after S seconds")
+    add("--timeout", type=float, metavar="S", help="end everything S seconds after the start")
     add(
         "--grace",
         type=float,
@@ -63,6 +67,7 @@ def add_parser(subcommands: argparse._SubParsersAction) -> None:
 
 def main(arguments: argparse.Namespace) -> int:
     """Runs the lab and returns its exit status."""
+    start = time.monotonic()
     command = arguments.command[arguments.command[:1] == ["--"] :]
     if not command:
         raise LabError("stella lab has nothing to run; write the command after --.")
@@ -73,23 +78,29 @@ def main(arguments: argparse.Namespace) -> int:
     signal.signal(signal.SIGTERM, _leave)
     lab = Lab(arguments.clusters, sizes[0] if len(sizes) == 1 else sizes, arguments.wan, arguments.lan)
     make_log_dir(arguments.log_dir)
-    with lab:
+    with contextlib.ExitStack() as stack:
+        try:
+            with _time_limit(arguments.timeout):
+                stack.enter_context(lab)
+                before = {use.name: use for use in lab.links()}
+        except _TimeIsUp:
+            log.warning("time is up; the lab was still being built, and no member has started")
+            return TIMED_OUT
         print(f"stella lab: {who_starts(lab)}", file=sys.stderr)
-        before = {use.name: use for use in lab.links()}
-        start = time.monotonic()
+        built = time.monotonic()
         try:
             return lab.run(
                 command,
                 _environment(arguments.threads),
                 grace=arguments.grace,
-                timeout=arguments.timeout,
+                timeout=arguments.timeout and max(_SHORTEST, arguments.timeout - (built - start)),
                 log_dir=arguments.log_dir,
             )
         except (KeyboardInterrupt, _Terminated):
             log.warning("interrupted; all members have ended")
             raise
         finally:
-            print(table(before, lab.links(), time.monotonic() - start), file=sys.stderr)
+            print(table(before, lab.links(), time.monotonic() - built), file=sys.stderr)
 
 
 def _sizes(text: str) -> list[int]:
@@ -112,6 +123,26 @@ def _environment(threads: int | None) -> dict[str, str]:
     """What the members get beside their place: live output, and a bound on their threads."""
     env = {"PYTHONUNBUFFERED": "1"}
     return env if threads is None else {**env, "OMP_NUM_THREADS": str(threads)}
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float | None) -> Iterator[None]:
+    """Raises _TimeIsUp in the middle of what it holds, whatever that waits for."""
+    before = signal.signal(signal.SIGALRM, _time_is_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds or 0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class _TimeIsUp(Exception):
+    """--timeout ran out before the members started."""
+
+
+def _time_is_up(_number: int, _frame: object) -> None:
+    raise _TimeIsUp
 
 
 class _Terminated(SystemExit):

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from stellatrain.lab.errors import LabError
 from stellatrain.lab.rate import Rate
 
-_MOST_CLUSTERS, _MOST_MEMBERS = 64, 64  # of one cluster; keeps addresses and set-up time sane
+_MOST_CLUSTERS, _MOST_MEMBERS = 64, 64  # of one cluster; keeps addresses sane
+_MOST_IN_ALL = 256  # built and freed in seconds; thousands of namespaces bury a machine for minutes
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,11 @@ def cluster_sizes(clusters: int, members: int | Sequence[int]) -> tuple[int, ...
             raise LabError(
                 f"--members names a cluster of {size}; a cluster has 1 to {_MOST_MEMBERS} members."
             )
+    if sum(sizes) > _MOST_IN_ALL:
+        raise LabError(
+            f"--clusters and --members make {sum(sizes)} members; a lab has at most {_MOST_IN_ALL}, as each "
+            "is a network namespace and a process of this machine."
+        )
     return sizes
 
 
