@@ -8,17 +8,19 @@ import stat
 import sys
 
 from stellatrain.lab.command import add_parser as add_lab
-from stellatrain.lab.errors import LabError
+from stellatrain.lab.errors import LabError, UsageError
+
+_USAGE = 2  # as argparse has it
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs `stella` with `argv` (default: the process's own) and returns the exit status."""
+    """Runs `stella` with `argv` (default: the process's) and returns the exit status: 2 if they are wrong."""
     arguments = parser().parse_args(argv)
     try:
         return arguments.main(arguments)
     except LabError as error:
         print(f"stella: {error}", file=sys.stderr)
-        return 1
+        return _USAGE if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         return 130
 

@@ -69,10 +69,12 @@ def test_there_is_one_version() -> None:
     assert stellatrain.__version__ == metadata.version("stellatrain") == cmake[1]
 
 
-def test_errors_are_sentences_and_status_1(capsys: pytest.CaptureFixture) -> None:
-    assert main(["lab", "--wan", "fast", "--", "true"]) == 1
+def test_wrong_arguments_are_sentences_and_status_2(capsys: pytest.CaptureFixture) -> None:
+    assert main(["lab", "--wan", "fast", "--", "true"]) == 2
     assert "--wan is 'fast', which is no rate" in capsys.readouterr().err
-    assert main(["lab"]) == 1
+    assert main(["lab", "--members", "1,2,3", "--", "true"]) == 2
+    assert "3 sizes for 2 clusters" in capsys.readouterr().err
+    assert main(["lab"]) == 2
     assert "nothing to run" in capsys.readouterr().err
 
 
@@ -93,7 +95,7 @@ def test_errors_are_sentences_and_status_1(capsys: pytest.CaptureFixture) -> Non
 def test_numbers_that_the_lab_cannot_take_are_named_before_anything_is_built(
     capsys: pytest.CaptureFixture, option: str, value: str, sentence: str
 ) -> None:
-    assert main(["lab", option, value, "--", "true"]) == 1
+    assert main(["lab", option, value, "--", "true"]) == 2
     assert capsys.readouterr().err == f"stella: {option} is {value}; {sentence}.\n"
 
 

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stellatrain.lab.errors import LabError
+from stellatrain.lab.errors import LabError, UsageError
 
 _LONGEST = 1e6  # seconds: some 11 days; the kernel waits for 24 at most
 
 
 def check_times(grace: float, timeout: float | None) -> None:
-    """Raises LabError for seconds that nobody can wait."""
+    """Raises UsageError for seconds that nobody can wait."""
     if not 0 <= grace <= _LONGEST:
-        raise LabError(f"--grace is {grace:.15g}; it must be 0 to {_LONGEST:g} seconds.")
+        raise UsageError(f"--grace is {grace:.15g}; it must be 0 to {_LONGEST:g} seconds.")
     if timeout is not None and not 0 < timeout <= _LONGEST:
-        raise LabError(f"--timeout is {timeout:.15g}; it must be above 0 and at most {_LONGEST:g} seconds.")
+        raise UsageError(f"--timeout is {timeout:.15g}; it must be above 0 and at most {_LONGEST:g} seconds.")
 
 
 def check_threads(threads: int | None) -> None:
-    """Raises LabError for a number of threads that no member can have."""
+    """Raises UsageError for a number of threads that no member can have."""
     if threads is not None and threads < 1:
-        raise LabError(f"--threads is {threads}; it must be at least 1.")
+        raise UsageError(f"--threads is {threads}; it must be at least 1.")
 
 
 def make_log_dir(log_dir: Path | None) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stellatrain.lab.bounds import check_threads, check_times, make_log_dir
-from stellatrain.lab.errors import LabError
+from stellatrain.lab.errors import UsageError
 from stellatrain.lab.lab import Lab
 from stellatrain.lab.links import table
 from stellatrain.lab.run import TIMED_OUT
@@ -70,7 +70,7 @@ def main(arguments: argparse.Namespace) -> int:
     start = time.monotonic()
     command = arguments.command[arguments.command[:1] == ["--"] :]
     if not command:
-        raise LabError("stella lab has nothing to run; write the command after --.")
+        raise UsageError("stella lab has nothing to run; write the command after --.")
     check_threads(arguments.threads)
     check_times(arguments.grace, arguments.timeout)  # as run() does, which comes when the lab is built
     sizes = arguments.members

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from stellatrain.lab.errors import LabError
+from stellatrain.lab.errors import UsageError
 
 _UNITS = {"kbit": 1e3, "mbit": 1e6, "gbit": 1e9}
 _RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(kbit|mbit|gbit)", re.IGNORECASE)
@@ -32,19 +32,19 @@ class Rate:
 def parse_rate(text: str, name: str) -> Rate:
     """Returns the rate that `text` ('100mbit', '1.5gbit'; '0' or 'none': unshaped) spells.
 
-    `name` is what to call it in the LabError that any other text raises.
+    `name` is what to call it in the UsageError that any other text raises.
     """
     if text in ("0", "none"):
         return Rate(None)
     match = _RATE.fullmatch(text)
     if match is None:
-        raise LabError(
+        raise UsageError(
             f"{name} is '{text}', which is no rate; write a number and kbit, mbit or gbit "
             "(100mbit, 1.5gbit), or none for an unshaped link."
         )
     bits_per_second = float(match[1]) * _UNITS[match[2].lower()]
     if not _SLOWEST <= bits_per_second <= _FASTEST:
-        raise LabError(
+        raise UsageError(
             f"{name} is '{text}'; the lab shapes rates from 64kbit to 32gbit (none: an unshaped link)."
         )
     return Rate(bits_per_second)

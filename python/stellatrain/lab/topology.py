@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from stellatrain.lab.errors import LabError
+from stellatrain.lab.errors import UsageError
 from stellatrain.lab.rate import Rate
 
 _MOST_CLUSTERS, _MOST_MEMBERS = 64, 64  # of one cluster; keeps addresses sane
@@ -85,20 +85,20 @@ class Topology:
 def cluster_sizes(clusters: int, members: int | Sequence[int]) -> tuple[int, ...]:
     """Returns the members of each cluster from one number for all or one number for each."""
     if not 1 <= clusters <= _MOST_CLUSTERS:
-        raise LabError(f"--clusters is {clusters}; a lab has 1 to {_MOST_CLUSTERS} clusters.")
+        raise UsageError(f"--clusters is {clusters}; a lab has 1 to {_MOST_CLUSTERS} clusters.")
     sizes = (members,) * clusters if isinstance(members, int) else tuple(members)
     if len(sizes) != clusters:
-        raise LabError(
+        raise UsageError(
             f"--members names {len(sizes)} sizes for {clusters} clusters; give one number for all "
             "clusters, or as many as there are clusters."
         )
     for size in sizes:
         if not 1 <= size <= _MOST_MEMBERS:
-            raise LabError(
+            raise UsageError(
                 f"--members names a cluster of {size}; a cluster has 1 to {_MOST_MEMBERS} members."
             )
     if sum(sizes) > _MOST_IN_ALL:
-        raise LabError(
+        raise UsageError(
             f"--clusters and --members make {sum(sizes)} members; a lab has at most {_MOST_IN_ALL}, as each "
             "is a network namespace and a process of this machine."
         )
