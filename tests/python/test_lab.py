@@ -289,6 +289,20 @@ def test_a_run_whose_log_cannot_be_written_starts_nothing(lab: Lab, tmp_path: Pa
     assert list(tmp_path.iterdir()) == [logs]
 
 
+def test_logs_on_a_full_disk_are_told_as_what_they_lack(lab: Lab, tmp_path: Path) -> None:
+    mount = f'mount -t tmpfs -o size=64k tmpfs {tmp_path} && exec "$@"'
+    much = ["head", "-c", "1000000", "/dev/zero"]
+    command = [sys.executable, "-m", "stellatrain", "lab", "--log-dir", str(tmp_path), "--", *much]
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh", *command],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"the logs in '{tmp_path}' lack what could not be written: [Errno 28] No space" in done.stderr
+
+
 def test_a_lab_in_a_user_namespace_works_alike() -> None:
     try:
         with Lab(clusters=1, members=2, user_namespace=True) as lab:

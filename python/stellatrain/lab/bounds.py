@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 from stellatrain.lab.errors import LabError, UsageError
 
+_BLOCK = 1 << 16  # bytes: more than a full disk has left in any of its blocks
 _LONGEST = 1e6  # seconds: some 11 days; the kernel waits for 24 at most
 
 
@@ -33,3 +35,13 @@ def make_log_dir(log_dir: Path | None) -> None:
         raise LabError(
             f"--log-dir is '{log_dir}'; it must be a folder, or a place where one can be made: {cause}."
         ) from cause
+
+
+def why_unwritable(log_dir: Path) -> OSError | None:
+    """What keeps the members' output from the folder: a full disk, of which only they are told."""
+    try:
+        with tempfile.TemporaryFile(dir=log_dir, buffering=0) as probe:
+            probe.write(bytes(_BLOCK))
+    except OSError as cause:
+        return cause
+    return None

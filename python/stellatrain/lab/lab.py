@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from stellatrain.lab.bounds import check_times, make_log_dir
+from stellatrain.lab.bounds import check_times, make_log_dir, why_unwritable
 from stellatrain.lab.errors import LabError
 from stellatrain.lab.links import LinkUse, read_links
 from stellatrain.lab.process import MemberProcess
@@ -22,6 +23,8 @@ from stellatrain.lab.topology import Member, Topology, cluster_sizes
 
 _MASTER_PORT, _STELLA_PORT = 29500, 29400  # every member has its ports to itself
 _FORWARDING, _DISABLED = 3, 0  # states of a bridge port
+
+log = logging.getLogger("stellatrain.lab")
 
 
 class Lab:
@@ -142,7 +145,10 @@ class Lab:
                 name: self.popen(name, command, env, stdout=stdout, stderr=subprocess.STDOUT)
                 for name, stdout in outputs.items()
             }
-            return Run(processes, output or _print_line, grace, timeout).wait()
+            status = Run(processes, output or _print_line, grace, timeout).wait()
+        if status != 0 and log_dir is not None and (cause := why_unwritable(log_dir)):
+            log.warning("the logs in '%s' lack what could not be written: %s; make room", log_dir, cause)
+        return status
 
     def links(self) -> list[LinkUse]:
         """Returns the counters of the members' links by rank, then of the uplinks by cluster."""
