@@ -21,6 +21,9 @@ def main(argv: list[str] | None = None) -> int:
     except LabError as error:
         print(f"stella: {error}", file=sys.stderr)
         return _USAGE if isinstance(error, UsageError) else 1
+    except _NotPrinted as cause:
+        print(f"stella: {cause}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 
@@ -30,12 +33,24 @@ def parser() -> argparse.ArgumentParser:
     stella = argparse.ArgumentParser(
         prog="stella", description="Trains one PyTorch model on machines in several places."
     )
+    stella.add_argument("--version", action=_Version, help="print the version and exit")
     subcommands = stella.add_subparsers(required=True, metavar="SUBCOMMAND", parser_class=_Subcommand)
     add_lab(subcommands)
     _add_secret(subcommands)
     info = subcommands.add_parser("info", help="versions and the CPU target in use, for reports")
     info.set_defaults(main=_info)
     return stella
+
+
+class _Version(argparse.Action):
+    """argparse's own wants the version before it is asked for, and looking it up takes time."""
+
+    def __init__(self, option_strings, dest, **options):
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **options)
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        print(f"{parser.prog} {_version('stellatrain')}")
+        parser.exit()
 
 
 class _Subcommand(argparse.ArgumentParser):
@@ -62,23 +77,43 @@ def _add_secret(subcommands: argparse._SubParsersAction) -> None:
 def _secret_new(_: argparse.Namespace) -> int:
     from stellatrain import _core
 
-    _keep_private(sys.stdout.fileno())
-    print(_core.new_secret())
+    try:
+        changed = sys.stdout is not None and _keep_private(sys.stdout.fileno())  # before it is written
+        _print(_core.new_secret())
+    except _NotPrinted as cause:
+        raise _NotPrinted(f"{cause}. A file that the secret was meant for holds none; remove it") from cause
+    if changed:
+        print("stella: the secret is in a file that only you can read (mode 0600)", file=sys.stderr)
     return 0
 
 
-def _keep_private(descriptor: int) -> None:
-    """Takes everybody else's access from the file behind `descriptor`, if it is a regular one."""
+def _keep_private(descriptor: int) -> bool:
+    """Takes everybody else's access from the file behind `descriptor`; returns whether they had any."""
     mode = os.fstat(descriptor).st_mode
-    if stat.S_ISREG(mode) and mode & 0o077:
-        os.fchmod(descriptor, 0o600)
-        print("stella: others could read the file; its mode is 0600 now.", file=sys.stderr)
+    if not stat.S_ISREG(mode) or not mode & 0o077:
+        return False
+    os.fchmod(descriptor, 0o600)
+    return True
+
+
+class _NotPrinted(Exception):
+    """stdout does not take what the command is there to print."""
+
+
+def _print(text: str) -> None:
+    """All of it, now: else a full disk would be noticed where nobody can say so any more."""
+    if sys.stdout is None:  # as `>&-` leaves it
+        raise _NotPrinted("cannot print: stdout is closed")
+    try:
+        print(text, flush=True)
+    except OSError as cause:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python tries again at its end
+        raise _NotPrinted(f"cannot print: {cause.strerror}") from cause
 
 
 def _info(_: argparse.Namespace) -> int:
     facts = _facts()
-    for name, value in facts.items():
-        print(f"{name:<12}{value}")
+    _print("\n".join(f"{name:<12}{value}" for name, value in facts.items()))
     return int("core" in facts)  # which is there only if it is not available
 
 

@@ -45,8 +45,8 @@ def test_a_new_secret_is_one_line_of_256_random_bits() -> None:
         assert len(base64.urlsafe_b64decode(text.strip() + "=")) == 32
 
 
-@pytest.mark.parametrize(("mode", "warns"), [(0o644, True), (0o600, False)])
-def test_a_file_for_a_secret_is_made_private(tmp_path: Path, mode: int, warns: bool) -> None:
+@pytest.mark.parametrize(("mode", "says"), [(0o644, "only you can read"), (0o600, "")])
+def test_a_file_for_a_secret_is_made_private(tmp_path: Path, mode: int, says: str) -> None:
     path = tmp_path / "run.key"
     path.touch(mode)
     path.chmod(mode)
@@ -54,7 +54,31 @@ def test_a_file_for_a_secret_is_made_private(tmp_path: Path, mode: int, warns: b
         done = stella("secret", "new", stdout=file)
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.read_text().startswith("stella-secret-1:")
-    assert ("0600" in done.stderr) is warns
+    assert bool(done.stderr) is bool(says)
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("redirection", "why"), [("> /dev/full", "No space left on device"), (">&-", "stdout is closed")]
+)
+@pytest.mark.parametrize("command", ["secret new", "info"])
+def test_what_cannot_be_printed_is_an_error_of_one_line(command: str, redirection: str, why: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m stellatrain {command} {redirection}"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"stella: cannot print: {why}")
+    assert ("holds none; remove it" in line) is (command == "secret new")
+
+
+def test_the_version_is_one_line(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"stella {stellatrain.__version__}\n"
 
 
 def test_info_names_versions(capsys: pytest.CaptureFixture) -> None:
