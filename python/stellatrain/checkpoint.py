@@ -40,7 +40,7 @@ from stellatrain.checkpoint_tensors import (
     fill_model,
     hashes_of_untrained,
 )
-from stellatrain.errors import error, shown
+from stellatrain.errors import error, flag, shown
 from stellatrain.extra import to_tensor
 from stellatrain.random_states import (
     check_random_states,
@@ -96,8 +96,10 @@ def load(run: Run, directory: str | Path, missing_ok: bool = False) -> dict[str,
     member. Taking over what they hold may fail all the same: an error on every member, and the run must end.
     """
     optimizer = _optimizer(run)
+    flag(missing_ok, "missing_ok")
     # Or checks would wait for steps that a member never makes.
     agree(run, "load", {"iteration": optimizer.iteration}, "every member must call load() at the same step")
+    agree(run, "load", {"missing_ok": missing_ok}, "every member must say the same")
     directory = _everywhere_a_path(run, "load", directory)
     latest, warning = newest(run, directory, missing_ok)
     if latest is None:

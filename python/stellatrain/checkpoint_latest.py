@@ -127,8 +127,8 @@ def newest(run: Run, directory: Path, missing_ok: bool) -> tuple[Latest | None, 
     everywhere, and where a machine was not in the last run. One that is damaged does not count while another
     member has one: a warning, to be told when nobody waits for this member.
 
-    Raises Error("io") if no member has one that is whole. None if there is none anywhere and all members say
-    missing_ok.
+    Raises Error("io") if no member has one that is whole. None if there is none anywhere and missing_ok, the
+    same on all members.
     """
     path = directory / "latest.json"
     text: str | None = None

@@ -69,6 +69,13 @@ def whole(value: Any, name: str, least: int) -> int:
     return int(value)
 
 
+def flag(value: Any, name: str) -> bool:
+    """As it is; Error("invalid_argument") that names the argument if it is neither True nor False."""
+    if not isinstance(value, bool):
+        raise error("invalid_argument", f"{name} is {shown(value)}; it must be True or False")
+    return value
+
+
 def _as_float(value: Any) -> float:
     # A tensor's, without torch's warning where it requires a gradient; numpy's, still complex if it is that.
     scalar = value.item() if callable(getattr(value, "item", None)) else value

@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -186,11 +187,9 @@ def test_a_run_begins_where_no_member_has_a_checkpoint_and_goes_on_where_one_has
 
 
 def test_one_that_must_be_there_and_is_not_is_an_error_on_all(tmp_path: Path) -> None:
-    """Also on a member that does not mind."""
-
     def member(run: Run) -> None:
         started(run, nets[run.rank])
-        run.load(tmp_path / str(run.rank), missing_ok=run.rank == 0)
+        run.load(tmp_path / str(run.rank))
 
     nets = [normed(), normed()]
     for rank, failure in enumerate(outcomes_of_members(2, member)):
@@ -198,6 +197,31 @@ def test_one_that_must_be_there_and_is_not_is_an_error_on_all(tmp_path: Path) ->
         assert failure.code == "io"
         assert f"load: member {rank} (" in str(failure)
         assert f"there is no checkpoint in {tmp_path}/{rank}" in str(failure)
+
+
+def test_members_that_differ_in_whether_one_must_be_there_are_told_so(tmp_path: Path) -> None:
+    def member(run: Run) -> None:
+        started(run, nets[run.rank])
+        run.load(tmp_path, missing_ok=run.rank == 0)
+
+    nets = [normed(), normed()]
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert failure.code == "mismatch"
+        assert "load: missing_ok is " in str(failure)
+
+
+@pytest.mark.parametrize("given", ["x", 1, None])
+def test_a_missing_ok_that_is_no_bool_is_refused_before_anything_is_sent(tmp_path: Path, given: Any) -> None:
+    def member(run: Run) -> None:
+        started(run, nets[run.rank])
+        with pytest.raises(Error, match=r"missing_ok is .*; it must be True or False") as failure:
+            run.load(tmp_path, missing_ok=given)
+        assert failure.value.code == "invalid_argument"
+        assert run.load(tmp_path, missing_ok=True) is None
+
+    nets = [normed(), normed()]
+    run_members(2, member)
 
 
 def test_a_damaged_latest_json_on_one_member_is_a_warning_and_that_of_another_counts(tmp_path: Path) -> None:
