@@ -10,7 +10,7 @@ from torch.utils.data import Dataset, IterableDataset, Sampler
 
 from stellatrain import process_run
 from stellatrain.agreement import until_all_heard
-from stellatrain.errors import error, shown, whole
+from stellatrain.errors import error, flag, shown, whole
 from stellatrain.messages import exchanged, require
 from stellatrain.run import Run
 
@@ -112,6 +112,8 @@ class DataLoader(torch.utils.data.DataLoader):
         samples = _samples_of(dataset)
         batch_size = whole(batch_size, "batch_size", least=1)
         seed = whole(seed, "seed", least=0)
+        for name, value in (("shuffle", shuffle), ("drop_last", drop_last), ("training", training)):
+            flag(value, name)
         if run is not None and not isinstance(run, Run):
             raise error("invalid_argument", f"run is {run!r}; it must be what stellatrain.init() returned")
         self._run = run if run is not None else process_run.default_run()
