@@ -44,11 +44,19 @@ def _one_of(*names: str) -> tuple[Callable[[Any], bool], str]:
     return lambda value: value in names, ", ".join(names[:-1]) + " or " * (len(names) > 1) + names[-1]
 
 
+_MOST_NAME = 64  # bytes of UTF-8, of docs/wire.md, "Hello"
+_NAME = (
+    lambda value: value.isprintable() and len(value.encode()) <= _MOST_NAME,
+    f"at most {_MOST_NAME} bytes of UTF-8, all of them printable",
+)
+
 # What each value may be. NaN is never it.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "rule": _one_of("sparse", "local"),
     "wire": _one_of("fp32", "bf16", "int8", "int4", "int2", "int1", "auto"),
     "selector": _one_of("blocks", "threshold", "random"),
+    "name": _NAME,
+    "cluster": _NAME,
     "world_size": (lambda value: value <= 65_536, "at most 65536"),
     "join_timeout": (lambda value: 0.001 <= value <= 1e8, "at least 0.001 and at most 1e8"),
     "peer_timeout": (lambda value: 0.01 <= value <= 1e8, "at least 0.01 and at most 1e8"),
@@ -130,7 +138,9 @@ def membership(env: Mapping[str, str] = os.environ) -> Membership:
         "secret_file": "STELLA_SECRET_FILE",
         "secret": "STELLA_SECRET",
     }
-    values |= {name: env[variable] for name, variable in texts.items() if env.get(variable)}
+    for name, variable in texts.items():
+        if text := env.get(variable):
+            values[name] = _checked(name, text, "configuration", f"{variable} is {shown(text)}")
     found = Membership(**values)
     if found.world_size > 1 and "rank" not in values:
         raise error(

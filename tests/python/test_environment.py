@@ -108,6 +108,10 @@ def test_every_field_has_its_variable() -> None:
             "STELLA_PORT is not set on member 0, which would listen on any port; set STELLA_PORT=29400 there",
         ),
         ({"STELLA_PEER_TIMEOUT": "nan"}, "STELLA_PEER_TIMEOUT is 'nan'; it must be"),
+        ({"STELLA_MEMBER": "ü" * 33}, "'; it must be at most 64 bytes of UTF-8, all of them printable"),
+        ({"STELLA_MEMBER": "a\nb"}, r"STELLA_MEMBER is 'a\nb'; it must be at most 64 bytes"),
+        ({"STELLA_MEMBER": "\udcff"}, r"STELLA_MEMBER is '\udcff'; it must be at most 64 bytes"),
+        ({"STELLA_CLUSTER": "\x1b[1m"}, r"STELLA_CLUSTER is '\x1b[1m'; it must be at most 64 bytes"),
         ({"STELLA_PEER_TIMEOUT": "0"}, "STELLA_PEER_TIMEOUT is '0'; it must be"),
         (
             {"RANK": "5000000000", "WORLD_SIZE": "6000000000"},
@@ -326,6 +330,8 @@ def test_a_script_that_ignores_warnings_is_told_too() -> None:
         (Membership(port=70_000), "port is 70000; it must lie between 0 and 65535"),
         (Membership(join_timeout=float("nan")), "join_timeout is nan; it must be at least 0.001"),
         (Membership(name=7), "name is 7; it must be text"),
+        (Membership(name="a\tb"), r"name is 'a\tb'; it must be at most 64 bytes of UTF-8"),
+        (Membership(cluster="x" * 65), f"cluster is '{'x' * 29}...{'x' * 29}'; it must be at most 64 bytes"),
         (Membership(rank=3, world_size=2), "rank 3 does not exist in a world of 2"),
         (Membership(rank=1, world_size=2, coordinator="here"), "coordinator is 'here'; it must be host:port"),
         (
