@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
 from stellatrain import _core
 
 _GATHERED = 1 << 20  # elements per all-gather, which takes less than 16 MiB
 _TAG_LIMIT = 200  # characters; kMaxTag of src/membership/control.hpp is larger
+
+
+def described(kind: str, named: Iterable[tuple[str, torch.Tensor]]) -> dict[str, str]:
+    """{"buffer 0": "'0.running_mean' (64,) float32", ...}: what members compare of (name, tensor) pairs."""
+    return {
+        f"{kind} {place}": f"'{name}' {tuple(tensor.shape)} {str(tensor.dtype).removeprefix('torch.')}"
+        for place, (name, tensor) in enumerate(named)
+    }
 
 
 def broadcast(session: _core.Session, name: str, tensor: torch.Tensor) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from stellatrain import _core, buffers, checkpoint, forks, rendezvous
+from stellatrain.agreement import agree
 from stellatrain.averaging import mean
 from stellatrain.bridge import ParameterBridge
 from stellatrain.environment import Membership, checked, membership, tuned, warn_of_misspelt_variables
@@ -185,8 +186,12 @@ class Run:
         for bridge in bridges:
             bridge.weights_written()
         trained = {bridge.parameter for bridge in bridges}
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-            if tensor not in trained and tensor.numel() > 0:
+        frozen = [(name, each) for name, each in model.named_parameters() if each not in trained]
+        untrained = buffers.described("frozen parameter", frozen)
+        untrained |= buffers.described("buffer", model.named_buffers())
+        agree(self, "distribute", untrained, "every member needs the same model")
+        for name, tensor in [*frozen, *model.named_buffers()]:
+            if tensor.numel() > 0:
                 buffers.broadcast(self.session, name, tensor)
         return engine
 

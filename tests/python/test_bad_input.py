@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -338,6 +339,50 @@ def test_members_that_differ_are_told_the_first_difference_on_both_sides(
         assert failure.code in ("mismatch", "peer_lost")  # seen here, or first heard from the other
         for sentence in sentences:
             assert sentence in str(failure)
+
+
+def with_buffer(name: str = "more", size: int = 3, dtype: str = "float32") -> Callable[[], torch.nn.Module]:
+    def model() -> torch.nn.Module:
+        net = mlp()
+        net.register_buffer(name, torch.zeros(size, dtype=getattr(torch, dtype)))
+        net.register_buffer("last", torch.zeros(2))
+        return net
+
+    return model
+
+
+def frozen(parameter: int) -> Callable[[], torch.nn.Module]:
+    def model() -> torch.nn.Module:
+        net = with_buffer()()
+        net.register_parameter("own", torch.nn.Parameter(torch.zeros(parameter), requires_grad=False))
+        return net
+
+    return model
+
+
+@pytest.mark.parametrize(
+    ("models", "first"),
+    [
+        ((with_buffer(), mlp), ["buffer 0 is ", "'more' (3,) float32", "nothing"]),
+        ((with_buffer(), with_buffer("other")), ["buffer 0 is ", "'more' (3,)", "'other' (3,)"]),
+        ((with_buffer(), with_buffer(size=4)), ["buffer 0 is ", "'more' (3,)", "'more' (4,)"]),
+        ((with_buffer(), with_buffer(dtype="int32")), ["'more' (3,) float32", "(3,) int32"]),
+        ((frozen(2), with_buffer()), ["frozen parameter 0 is ", "'own' (2,) float32", "nothing"]),
+        ((frozen(2), frozen(3)), ["frozen parameter 0 is ", "'own' (2,) float32", "'own' (3,) float32"]),
+    ],
+)
+def test_members_that_differ_in_what_is_not_trained_are_told_the_first_difference(
+    models: tuple[Callable, Callable], first: list[str]
+) -> None:
+    def member(run: Run) -> None:
+        net = models[run.rank]()
+        run.distribute(net, sgd(net))
+
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert failure.code == "mismatch"
+        for part in (*first, "on member ", "every member needs the same model"):
+            assert part in str(failure)
 
 
 def test_members_may_choose_their_own_density_wire_and_selector() -> None:
