@@ -152,6 +152,8 @@ def _everywhere_a_path(run: Run, what: str, directory: str | Path) -> Path:
     def convert() -> None:
         try:
             paths.append(Path(directory).absolute())
+            if directory == "":
+                raise ValueError("the present directory is '.'")
             if "\0" in str(paths[-1]):
                 raise ValueError("no path holds a null character")
         except (TypeError, ValueError) as cause:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 import tempfile
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from stellatrain.agreement import together
-from stellatrain.checkpoint_latest import NAME
+from stellatrain.checkpoint_latest import NAME, RESTORE
 from stellatrain.checkpoint_tensors import Tensors
 from stellatrain.errors import error
 
@@ -30,6 +31,8 @@ _OURS = re.compile(  # with the checkpoint's name as a group
     rf"|\.latest\.json\.[0-9]+-({NAME})"
     r"|\.probe-[0-9]+-[0-9a-f]{32}"
 )
+_SIZE_BYTES = 8  # of a safetensors file: how long the JSON behind it is
+_MOST_HEADER = 100_000_000  # bytes of that, as safetensors has it
 _LEFT_BEHIND = 3600  # seconds without a change, after which a file is none that is being written
 
 
@@ -50,6 +53,10 @@ def writes_shared_files(run: Run, directory: Path) -> bool:
         try:
             _make(directory)
             mine.touch(exist_ok=False)
+        except (FileExistsError, NotADirectoryError) as cause:
+            raise error(
+                "io", f"{cause.filename} is a file; save() needs a directory, or a path where it can make one"
+            ) from cause
         except OSError as cause:
             raise error("io", f"cannot write in {directory}: {cause.strerror}") from cause
 
@@ -112,13 +119,39 @@ def read(path: Path, sha256: str | None) -> Tensors:
     """Raises Error("io") unless it is the file of that hash. sha256: as latest.json has it, if it does."""
     try:
         if (found := _sha256(path)) != sha256:
-            raise error(
-                "io",
-                f"{path} is not what was saved: its SHA-256 is {found}, the one in latest.json is {sha256}",
-            )
+            raise error("io", f"{path} {_what_is_wrong(path, found, sha256)}; {RESTORE}")
         return load_file(path)
-    except (OSError, SafetensorError) as cause:
-        raise error("io", f"cannot read {path}: {cause}; was it saved on this machine?") from cause
+    except FileNotFoundError as cause:
+        raise error("io", f"{path} is missing: was it saved on this machine? Else {RESTORE}") from cause
+    except OSError as cause:
+        raise error("io", f"cannot read {path}: {cause.strerror or cause}; {RESTORE}") from cause
+    except SafetensorError as cause:
+        raise error("io", f"{path} is no file of tensors ({cause}); {RESTORE}") from cause
+
+
+def _what_is_wrong(path: Path, found: str, sha256: str | None) -> str:
+    """With a file that has another hash."""
+    size = path.stat().st_size
+    whole = _whole_size(path)
+    if size == 0:
+        return "is empty"
+    if whole is not None and size < whole:
+        return f"is cut short: it has {size} bytes of {whole}"
+    return f"is not what was saved: its SHA-256 is {found}, the one in latest.json is {sha256 or 'missing'}"
+
+
+def _whole_size(path: Path) -> int | None:
+    """How long it would be by its beginning, which says where each tensor ends; None if it says nothing."""
+    with open(path, "rb") as file, contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        size = int.from_bytes(file.read(_SIZE_BYTES), "little")
+        if size > _MOST_HEADER:
+            return None
+        text = file.read(size)
+        if len(text) < size:
+            return _SIZE_BYTES + size  # at least
+        ends = [each["data_offsets"][1] for key, each in json.loads(text).items() if key != "__metadata__"]
+        return _SIZE_BYTES + size + max(ends, default=0)
+    return None
 
 
 def _sha256(path: Path) -> str:

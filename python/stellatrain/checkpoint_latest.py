@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stellatrain.run import Run
 
 FORMAT = 6
+RESTORE = "restore the directory from a copy, or start without it"  # what to do about damage
 _DIGITS = 16  # of what no other save() has; more than a date and a time have
 UNIQUE = f"[0-9a-f]{{{_DIGITS}}}"
 NAME = f"[0-9]+-{UNIQUE}"  # of a checkpoint: iteration and that
@@ -134,8 +135,9 @@ def newest(run: Run, directory: Path, missing_ok: bool) -> tuple[Latest | None, 
     text: str | None = None
     missing = False
     failure: Error | None = None
+    advice = ""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8")
         _parsed(text, str(path))
     except FileNotFoundError:
         missing = True
@@ -144,10 +146,14 @@ def newest(run: Run, directory: Path, missing_ok: bool) -> tuple[Latest | None, 
             f"there is no checkpoint in {directory}: it has no {path.name}; missing_ok=True starts "
             "without one",
         )
+    except NotADirectoryError:
+        failure = error("io", f"there is no {path}: {directory}, or what it lies in, is a file")
+    except OSError as cause:
+        failure = error("io", f"cannot read {path}: {cause.strerror or cause}")
     except Error as cause:
-        text, failure = None, cause
-    except (OSError, ValueError) as cause:
-        failure = error("io", f"{path} is no checkpoint: {cause}")
+        text, failure, advice = None, cause, f"; {RESTORE}"
+    except ValueError:
+        failure, advice = error("io", f"{path} is damaged: it holds bytes that are no text"), f"; {RESTORE}"
 
     def check(message: Any) -> None:
         theirs, absent = message
@@ -164,7 +170,7 @@ def newest(run: Run, directory: Path, missing_ok: bool) -> tuple[Latest | None, 
     }
     if not found:
         until_all_heard(run, "latest.json")
-        raise error("io", f"load: {run.describe(run.rank)}: {failure}")
+        raise error("io", f"load: {run.describe(run.rank)}: {failure}{advice}")
     first = max(found, key=lambda rank: (found[rank].saved, found[rank].name))
     damaged = text is None and not missing
     return found[first], f"{failure}; going on with that of {run.describe(first)}" if damaged else ""
@@ -198,15 +204,22 @@ def names_in_use(run: Run, directory: Path) -> set[str] | None:
 
 def _parsed(content: str, path: str) -> Latest:
     """path: where it is from, for the Error("io") if it is no latest.json that this version reads."""
+    if not content.strip():
+        raise error("io", f"{path} is damaged: it is empty")
     try:
         latest = json.loads(content)
-        written = latest.pop("format")
-        sha256 = latest.pop("sha256_of_the_rest", None)
-        found = _sha256(latest)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
-        raise error("io", f"{path} is no checkpoint: {cause}") from cause
+    except (ValueError, RecursionError) as cause:
+        raise error("io", f"{path} is damaged: it is no JSON, or not all of it is there") from cause
+    if not isinstance(latest, dict) or "format" not in latest:
+        raise error("io", f"{path} is damaged: it does not say which format of checkpoints it has")
+    written = latest.pop("format")
+    sha256 = latest.pop("sha256_of_the_rest", None)
     if written != FORMAT:
-        raise error("io", f"{path} has format {written}; this version reads {FORMAT}")
+        raise error("io", f"{path} has format {written!r:.40}; this version reads {FORMAT}")
+    try:
+        found = _sha256(latest)
+    except (ValueError, RecursionError):
+        found = ""
     if sha256 != found:
         raise error("io", f"{path} is damaged: its values are not those that save() wrote")
     if missing := _KINDS.keys() - latest.keys():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,11 +57,12 @@ class Saving:
 
         def work() -> dict[str, str]:
             run, directory = self._run, self._directory
-            self._write(self._latest.member(directory, run.rank), _own(run) | given)
-            if self._writes_shared:
-                model, others = model_tensors(run, mean_buffers)
-                self._write(self._latest.model(directory), model)
-                self._write(self._latest.consensus(directory), consensus_tensors(run) | others)
+            with _telling_what_stays():
+                self._write(self._latest.member(directory, run.rank), _own(run) | given)
+                if self._writes_shared:
+                    model, others = model_tensors(run, mean_buffers)
+                    self._write(self._latest.model(directory), model)
+                    self._write(self._latest.consensus(directory), consensus_tensors(run) | others)
             return self._written
 
         def check(written: Any) -> None:
@@ -80,7 +83,8 @@ class Saving:
                 return []
             path = self._directory / "latest.json"
             before = name_in(path)
-            write(path, self._latest.content(), f"{self._run.rank}-{self._latest.name}")
+            with _telling_what_stays():
+                write(path, self._latest.content(), f"{self._run.rank}-{self._latest.name}")
             return [before]
 
         def check(replaced: Any) -> None:
@@ -116,6 +120,17 @@ class Saving:
         with contextlib.suppress(Error):  # what failed before is what all will raise
             if not any(exchanged(self._run.session, "latest.json replaced", mine, check)):
                 self._remove_written()
+
+
+@contextlib.contextmanager
+def _telling_what_stays() -> Iterator[None]:
+    """Makes what the system says of a file a sentence that says what is left, and what to do."""
+    try:
+        yield
+    except OSError as cause:
+        full = cause.errno in (errno.ENOSPC, errno.EDQUOT)
+        todo = "make room for another one, and save again" if full else "the run may go on"
+        raise error("io", f"{cause}; the last checkpoint that is whole stays: {todo}") from cause
 
 
 def _own(run: Run) -> Tensors:

@@ -68,6 +68,54 @@ def test_a_broken_file_is_an_error_on_every_member_that_names_it(
         assert path.name in str(failure)
 
 
+def unreadable(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "sentence"),
+    [
+        ("latest.json", truncate, "is damaged: it is no JSON, or not all of it is there; "),
+        ("latest.json", empty, "is damaged: it is empty; "),
+        (
+            "latest.json",
+            lambda path: path.write_bytes(b"\xff"),
+            "is damaged: it holds bytes that are no text; ",
+        ),
+        ("latest.json", lambda path: path.write_text("[]"), "is damaged: it does not say which format"),
+        ("model", truncate, "is cut short: it has "),
+        ("member-1", lambda path: path.write_bytes(path.read_bytes()[:-1]), "is cut short: it has "),
+        (
+            "consensus",
+            lambda path: path.write_bytes(path.read_bytes()[:20]),
+            "is cut short: it has 20 bytes of ",
+        ),
+        ("model", empty, "is empty; "),
+        ("model", garble, "is not what was saved: its SHA-256 is "),
+        ("model", Path.unlink, "is missing: was it saved on this machine? "),
+        ("model", unreadable, "Is a directory; "),
+    ],
+)
+def test_damage_is_told_in_words_and_with_what_to_do(
+    checkpoint: Path, name: str, damage: Callable[[Path], None], sentence: str
+) -> None:
+    path = file_of(checkpoint, name)
+    damage(path)
+    for failure in load_outcomes(checkpoint, 2):
+        assert isinstance(failure, Error)
+        assert sentence in str(failure)
+        assert "restore the directory from a copy, or start without it" in str(failure)
+
+
+def test_a_file_in_the_place_of_the_directory_of_a_checkpoint_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for failure in load_outcomes(file, 2):
+        assert isinstance(failure, Error)
+        assert f"there is no {file}/latest.json: {file}, or what it lies in, is a file" in str(failure)
+
+
 @pytest.mark.parametrize(
     "text",
     [

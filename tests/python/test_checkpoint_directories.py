@@ -229,6 +229,6 @@ def test_a_damaged_latest_json_on_one_member_is_a_warning_and_that_of_another_co
     digest = save_after(3, directories)
     (directories[1] / "latest.json").write_text("{")
     with pytest.warns(
-        UserWarning, match=r"1/latest\.json is no checkpoint: .*; going on with that of member 0"
+        UserWarning, match=r"1/latest\.json is damaged: it is no JSON, .*; going on with that of member 0"
     ):
         assert loaded_from(directories) == [(3, digest)] * 2

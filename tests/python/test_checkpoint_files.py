@@ -101,7 +101,7 @@ def test_a_directory_that_is_no_path_is_an_error_on_all_and_who_catches_it_stays
         run.finish()
         return sentences
 
-    wrongs = (None, 5, "a\0b")
+    wrongs = (None, 5, "a\0b", "")
     nets = [mlp(), mlp()]
     for sentences in run_members(2, member):
         for (wrong, call), sentence in zip(product(wrongs, ("save", "load")), sentences, strict=True):

@@ -185,20 +185,23 @@ def test_a_really_full_disk_leaves_the_last_checkpoint(small_disk: Path) -> None
     assert isinstance(failure, Error)
     assert failure.code == "io"
     assert "No space left on device" in str(failure)
+    assert "the last checkpoint that is whole stays: make room for another one" in str(failure)
     assert iteration_loaded(small_disk) == BEFORE
 
 
-def test_a_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+@pytest.mark.parametrize("below", ["file", "file/run"])
+def test_a_file_in_the_place_of_a_directory_is_named(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").write_text("")
 
     def member(run: Run):
         started(run, nets[run.rank])
-        run.save(tmp_path / "file" / "run")
+        run.save(tmp_path / below)
 
     nets = [mlp(), mlp()]
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
         assert failure.code == "io"
+        assert f"{tmp_path}/file is a file; save() needs a directory" in str(failure)
 
 
 class Foreign(OSError):
