@@ -49,9 +49,16 @@ struct File {
                                             "; STELLA_SECRET_FILE names it");
 }
 
-void refuse_if_others_can_read(const std::filesystem::path& path, int descriptor) {
-  struct stat status;
-  if (::fstat(descriptor, &status) != 0) cannot_read(path, errno);
+// A pipe may hold it too: the shell's <(...) is one.
+void refuse_what_holds_no_secret(const std::filesystem::path& path, const struct stat& status) {
+  if (S_ISREG(status.st_mode) || S_ISFIFO(status.st_mode)) return;
+  throw Error(ErrorCode::configuration,
+              "the run secret " + path.string() +
+                  (S_ISDIR(status.st_mode) ? " is a directory" : " is no regular file") +
+                  "; STELLA_SECRET_FILE must name a file that holds one: stella secret new > run.key");
+}
+
+void refuse_if_others_can_read(const std::filesystem::path& path, const struct stat& status) {
   if ((status.st_mode & (S_IRWXG | S_IRWXO)) == 0) return;
   throw Error(ErrorCode::configuration, "the run secret " + path.string() +
                                             " is open to other users of this machine; type: chmod 600 " +
@@ -105,7 +112,10 @@ void derive(std::string_view text, RunSecret::Key& key) {
 RunSecret RunSecret::from_file(const std::filesystem::path& path) {
   const File file{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
   if (file.descriptor < 0) cannot_read(path, errno);
-  refuse_if_others_can_read(path, file.descriptor);
+  struct stat status;
+  if (::fstat(file.descriptor, &status) != 0) cannot_read(path, errno);
+  refuse_what_holds_no_secret(path, status);
+  refuse_if_others_can_read(path, status);
   WipedText content{std::string(kMostBytes + 1, '\0')};
   const std::size_t size = read_all(path, file.descriptor, content.text);
   if (size > kMostBytes) {

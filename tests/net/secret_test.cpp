@@ -7,7 +7,10 @@
 #include <chrono>
 #include <filesystem>
 #include <fstream>
+#include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "net/test_thread.hpp"
 
@@ -65,6 +68,17 @@ TEST_F(SecretFile, IsRefusedWhenOthersCanReadItWithTheCommandThatHelps) {
     const Error error = error_of([&] { RunSecret::from_file(path_); });
     EXPECT_EQ(error.code(), ErrorCode::configuration);
     EXPECT_NAMES(error, "chmod 600 " + path_.string());
+  }
+}
+
+TEST(SecretFileVariable, ThatNamesADirectoryOrADeviceIsToldWithoutAdviceToChangeItsMode) {
+  const std::vector<std::pair<std::string, std::string>> named = {{"/tmp", "is a directory"},
+                                                                  {"/dev/null", "is no regular file"}};
+  for (const auto& path_and_what : named) {
+    const Error error = error_of([&] { RunSecret::from_file(path_and_what.first); });
+    EXPECT_EQ(error.code(), ErrorCode::configuration);
+    EXPECT_NAMES(error, path_and_what.first + " " + path_and_what.second);
+    EXPECT_FALSE(contains(error.what(), "chmod"));
   }
 }
 
