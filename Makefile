@@ -47,9 +47,14 @@ bench: setup  ## Kernels against plain loops (takes 6 GB of memory)
 	@cmake --preset release > /dev/null && cmake --build --preset release -j $(BUILD_JOBS) -- --quiet
 	build/release/bench/kernels/kernels_bench
 
+# make exports what its command line sets, so the shell can quote it.
+KERNEL_TABLE = $(PYTHON) -m bench.kernel_table \
+	$${ROUNDS:+--rounds "$$ROUNDS"} $${DEEPSPEED:+--deepspeed "$$DEEPSPEED"}
+
 bench-kernels: setup  ## Kernels against the memory bus and against torch, in one run (docs/benchmarks/kernels.md)
+	@$(KERNEL_TABLE) --check
 	@cmake --preset release > /dev/null && cmake --build --preset release -j $(BUILD_JOBS) --target kernels_bench -- --quiet
-	$(PYTHON) -m bench.kernel_table $(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(DEEPSPEED),--deepspeed $(DEEPSPEED))
+	$(KERNEL_TABLE)
 
 bench-hiding: install  ## Does the network hide? Steps/s at 100 Mbps against no network (docs/benchmarks/hiding.md)
 	$(PYTHON) -m bench.hiding

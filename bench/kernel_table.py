@@ -1,6 +1,6 @@
 """The kernels against the memory bus, and against what else a user would take (docs/benchmarks/kernels.md).
 
-usage: python -m bench.kernel_table [--rounds 5] [--deepspeed PYTHON]
+usage: python -m bench.kernel_table [--rounds 5] [--deepspeed PYTHON] [--check]
 
 `make bench-kernels` builds what it needs; ROUNDS and DEEPSPEED are its names for the two. Takes 6 GB of
 memory and some eight minutes for each round.
@@ -29,6 +29,7 @@ DENSITIES = (10, 50, 100, 250, 500, 750, 900, 1000)  # in 1/1000
 FIGURE_12 = (500, 250, 100, 50, 10)
 CODINGS = ("fp32", "bf16", "8 bits", "4 bits", "2 bits", "1 bit")
 THREADS = (1, 2)
+MOST_ROUNDS = 100  # half a day
 
 Key = tuple[str, int]  # row, threads
 
@@ -59,17 +60,22 @@ class Measured:
         return f"{middle} ({low}-{high})"
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--deepspeed", metavar="PYTHON")
-    args = parser.parse_args()
-    if args.rounds < 1:
-        parser.error(f"--rounds is {args.rounds}; it must be at least 1")
+    parser.add_argument("--check", action="store_true", help="only look whether the arguments are good")
+    args = parser.parse_args(arguments)
+    if not 1 <= args.rounds <= MOST_ROUNDS:
+        parser.error(
+            f"--rounds is {args.rounds}; it must be 1 to {MOST_ROUNDS}: a round takes some eight minutes"
+        )
     if args.deepspeed is not None:
         check_deepspeed(parser, args.deepspeed)
+    if args.check:
+        return
     if not BENCH.exists():
         sys.exit(f"{BENCH} is not there: `make bench-kernels` builds it")
     measured = Measured()
