@@ -91,6 +91,11 @@ if TYPE_CHECKING:
     from stellatrain.run import Run as Run
 
 
+def __dir__() -> list[str]:
+    """The public names, whether they were used yet or not; not the modules where they live."""
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'stellatrain' has no attribute '{name}'")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,12 @@ def test_every_public_name_is_a_function_or_class_of_the_page_or_named() -> None
     for name in set(stellatrain.__all__) - _CLASSES.keys() - _FUNCTIONS.keys():
         assert f"`{name}`" in _PAGE
     assert _CLASSES.keys() <= _SECTIONS.keys()
+
+
+def test_dir_lists_the_public_names_also_those_that_nobody_used_yet() -> None:
+    code = "import stellatrain; import stellatrain.cli; print(*dir(stellatrain))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == sorted(stellatrain.__all__)
 
 
 def test_the_page_shows_the_signature_of_every_function_and_no_other() -> None:
