@@ -42,3 +42,9 @@ def test_a_wrong_command_is_found_wherever_its_block_stands(
 def test_files_and_names_that_are_gone_are_found(check_docs) -> None:
     assert check_docs.broken_names("`src/base/error.cpp`, `src/engine/rule.hpp: class Rule`") == []
     assert len(check_docs.broken_names("`src/base/gone.cpp`, `src/engine/rule.hpp: class Gone`")) == 2
+
+
+def test_the_index_of_the_pages_lists_them_all(check_docs) -> None:
+    docs = check_docs.ROOT / "docs"
+    pages = {str(page.relative_to(docs)) for page in docs.rglob("*.md")} - {"README.md"}
+    assert sorted(check_docs.LINK.findall((docs / "README.md").read_text())) == sorted(pages)
