@@ -111,7 +111,7 @@ class Run:
 
         density, staleness, selector and block are for "sparse"; bucket_mib is the first fragment of "local".
 
-        Raises Error("mismatch") that names the first parameter or setting in which members differ,
+        Raises Error("mismatch") that names the first parameter, buffer or setting in which members differ,
         Error("invalid_argument") for options or optimizers that are not supported.
         """
         _check_model(model)
