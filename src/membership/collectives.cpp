@@ -1,5 +1,6 @@
 // The collectives of the control plane. Messages: docs/wire.md, "Control".
 #include <algorithm>
+#include <memory>
 
 #include "base/text.hpp"
 #include "membership/control_content.hpp"
@@ -130,6 +131,8 @@ asio::awaitable<std::vector<Bytes>> Mesh::all_gather(Collective kind, std::strin
                                                  std::to_string(kMaxControl - kMaxControlOverhead));
   }
   const Call call = next_call(kind, std::move(tag));
+  ++gathering_;
+  const std::shared_ptr<void> over(nullptr, [this](void*) { --gathering_; });
   send_to_all(call, mine);
   std::vector<Bytes> all(options_.world_size);
   for (Rank rank = 0; rank < options_.world_size; ++rank) {

@@ -26,6 +26,23 @@ void Group::send_payload(Rank to, std::shared_ptr<const Bytes> body, Priority pr
   mesh_->send_payload(to, std::move(body), priority);
 }
 
+void Group::on_round(std::function<void(Rank, const Bytes&)> handler) {
+  mesh_->on_round = std::move(handler);
+}
+void Group::send_round(Rank to, std::shared_ptr<const Bytes> message) {
+  mesh_->send_round(to, std::move(message));
+}
+void Group::on_weights(std::function<void(Rank, Bytes)> handler) { mesh_->on_weights = std::move(handler); }
+void Group::send_weights(Rank to, std::vector<std::shared_ptr<const Bytes>> parts) {
+  mesh_->send_weights(to, std::move(parts));
+}
+std::size_t Group::queued_bytes(Rank to) const { return mesh_->queued_bytes(to); }
+void Group::discard_payloads() { mesh_->discard_payloads(); }
+bool Group::waits_in_call() const { return mesh_->waits_in_call(); }
+std::chrono::milliseconds Group::peer_timeout() const { return mesh_->options().peer_timeout; }
+void Group::set_peer_timeout(std::chrono::milliseconds timeout) { mesh_->set_peer_timeout(timeout); }
+std::chrono::nanoseconds Group::silent_for(Rank peer) const { return mesh_->silent_for(peer); }
+
 asio::awaitable<std::vector<Bytes>> Group::all_gather(std::string tag, Bytes mine) {
   return mesh_->all_gather(Collective::all_gather, std::move(tag), std::move(mine));
 }

@@ -101,6 +101,24 @@ class Group {
   // if the member has left or the group has failed (on_left and on_failure have told).
   void send_payload(Rank to, std::shared_ptr<const Bytes> body, Priority priority);
 
+  // --- Rounds of rule="local": what is small and urgent, and what can wait. Their content is the exchange's
+  // affair, too; errors as of payloads.
+
+  void on_round(std::function<void(Rank from, const Bytes& message)> handler);
+  void send_round(Rank to, std::shared_ptr<const Bytes> message);
+  void on_weights(std::function<void(Rank from, Bytes part)> handler);
+  // In place of those that are queued for it. Each part has at most kMaxWeights bytes of net/frame.hpp.
+  void send_weights(Rank to, std::vector<std::shared_ptr<const Bytes>> parts);
+  // Bytes that wait to be sent to that member.
+  std::size_t queued_bytes(Rank to) const;
+  // Drops the payloads that wait to be sent.
+  void discard_payloads();
+  std::chrono::milliseconds peer_timeout() const;
+  // In place of GroupOptions::peer_timeout.
+  void set_peer_timeout(std::chrono::milliseconds timeout);
+  // Since the last byte of it came; 0 for this member itself.
+  std::chrono::nanoseconds silent_for(Rank peer) const;
+
   // --- Collectives. Every member makes the same calls in the same order, each with the same tag; a different
   // one is Error(mismatch) that names both. A member that has left is Error(peer_lost) for those who need it,
   // one that does not call within collective_timeout Error(timeout).
@@ -115,6 +133,8 @@ class Group {
   asio::awaitable<void> barrier(std::string tag);
   // What the other member has called and this one has not, which it will wait for.
   std::optional<CallAhead> call_ahead(Rank rank) const;
+  // This member waits in an all_gather or a barrier.
+  bool waits_in_call() const;
   // Called when a message of a collective has come: call_ahead() may tell more.
   void on_call(std::function<void()> handler);
   // Calls from now on tell the others that this member has begun so many iterations.

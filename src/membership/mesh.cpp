@@ -102,12 +102,19 @@ void Mesh::take(Rank from, Frame frame) {
       peers_[from].inbox.put(decode_control(std::move(frame.body), describe(from)), describe(from));
       changed_.notify();
       return on_call();
+    case FrameType::round:
+      if (on_round) return on_round(from, frame.body);
+      break;
+    case FrameType::weights:
+      if (on_weights) return on_weights(from, std::move(frame.body));
+      break;
     case FrameType::abort:
       return fail(decode_farewell(frame.body, describe(from)));
     default:
-      throw Error(ErrorCode::protocol, describe(from) + " sent a " + std::string(to_string(frame.type)) +
-                                           " frame in the middle of the run");
+      break;
   }
+  throw Error(ErrorCode::protocol, describe(from) + " sent a " + std::string(to_string(frame.type)) +
+                                       " frame in the middle of the run");
 }
 
 std::string Mesh::place() const {
@@ -244,6 +251,41 @@ void Mesh::send_payload(Rank to, std::shared_ptr<const Bytes> body, Priority pri
                                                  " bytes; the limit is " + std::to_string(kMaxPayload) +
                                                  ", and it must not be null");
   if (peers_[to].connection) peers_[to].connection->send(FrameType::payload, std::move(body), priority);
+}
+
+void Mesh::send_round(Rank to, std::shared_ptr<const Bytes> body) {
+  const auto& connection = peers_.at(to).connection;
+  if (connection) connection->send(FrameType::round, std::move(body));
+}
+
+void Mesh::discard_payloads() {
+  for (const Peer& peer : peers_) {
+    if (peer.connection) peer.connection->discard(FrameType::payload);
+  }
+}
+
+std::size_t Mesh::queued_bytes(Rank to) const {
+  const auto& connection = peers_.at(to).connection;
+  return connection ? connection->queued_bytes() : 0;
+}
+
+void Mesh::send_weights(Rank to, std::vector<std::shared_ptr<const Bytes>> bodies) {
+  const auto& connection = peers_.at(to).connection;
+  if (!connection) return;
+  connection->discard(FrameType::weights);
+  for (auto& body : bodies) connection->send(FrameType::weights, std::move(body));
+}
+
+void Mesh::set_peer_timeout(std::chrono::milliseconds timeout) {
+  options_.peer_timeout = timeout;
+  for (const Peer& peer : peers_) {
+    if (peer.connection) peer.connection->set_peer_timeout(timeout);
+  }
+}
+
+std::chrono::nanoseconds Mesh::silent_for(Rank peer) const {
+  const auto& connection = peers_.at(peer).connection;
+  return connection ? connection->silent_for() : std::chrono::nanoseconds(0);
 }
 
 Traffic Mesh::traffic(Rank peer) const {

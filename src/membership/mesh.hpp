@@ -39,6 +39,13 @@ class Mesh {
   const std::vector<MemberInfo>& members() const { return members_; }
 
   void send_payload(Rank to, std::shared_ptr<const Bytes> body, Priority priority);
+  void send_round(Rank to, std::shared_ptr<const Bytes> body);
+  bool waits_in_call() const { return gathering_ > 0; }
+  void discard_payloads();
+  std::size_t queued_bytes(Rank to) const;
+  void send_weights(Rank to, std::vector<std::shared_ptr<const Bytes>> bodies);
+  void set_peer_timeout(std::chrono::milliseconds timeout);
+  std::chrono::nanoseconds silent_for(Rank peer) const;
   Traffic traffic(Rank peer) const;
   const Logger& log() const { return log_; }
 
@@ -56,6 +63,8 @@ class Mesh {
   asio::awaitable<void> close();
 
   PayloadHandler on_payload = [](Rank, Bytes, std::chrono::nanoseconds) {};
+  std::function<void(Rank, const Bytes&)> on_round;  // none: such frames are a breach
+  std::function<void(Rank, Bytes)> on_weights;
   std::function<void(const Error&)> on_failure = [](const Error&) {};
   std::function<void(Rank)> on_left = [](Rank) {};
   std::function<void()> on_call = [] {};
@@ -132,6 +141,7 @@ class Mesh {
   std::uint16_t port_ = 0;
   TimePoint join_by_{};  // the join timeout runs from listen()
   std::uint64_t calls_ = 0;
+  int gathering_ = 0;    // all_gathers of this member's that wait
   Iteration begun_ = 0;  // by this member's trainer
 
   bool joined_ = false;

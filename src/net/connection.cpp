@@ -25,12 +25,16 @@ int urgency(FrameType type) {
       return 1;
     case FrameType::control:
       return 2;
+    case FrameType::round:
+      return 2;
     case FrameType::payload:
       return 3;
-    case FrameType::leave:
+    case FrameType::weights:
       return 4;
+    case FrameType::leave:
+      return 5;
   }
-  return 4;
+  return 5;
 }
 
 std::size_t size_of(const std::shared_ptr<const Bytes>& body) { return body ? body->size() : 0; }
@@ -188,6 +192,26 @@ void Connection::discard_queue() {
   queue_.clear();
   heartbeat_queued_ = false;
   changed_.notify();
+}
+
+void Connection::discard(FrameType type) {
+  std::erase_if(queue_, [&](const auto& entry) {
+    if (entry.second.type != type) return false;
+    queued_bytes_ -= kFrameHeaderSize + size_of(entry.second.body);
+    return true;
+  });
+}
+
+void Connection::set_peer_timeout(std::chrono::milliseconds timeout) {
+  options_.peer_timeout = timeout;
+  tune(stream_, timeout);
+  watch_timer_.cancel();
+}
+
+std::chrono::nanoseconds Connection::silent_for() {
+  const auto now = Clock::now();
+  note_life(now);
+  return now - last_received_;
 }
 
 void Connection::cut() { end(nullptr); }

@@ -47,8 +47,8 @@ class Connection {
   // when the peer closes otherwise, falls silent or breaks the format.
   asio::awaitable<void> run(Handlers handlers);
 
-  // Queues a frame: abort first, then control, then payloads by priority, equal ones in call order, leave
-  // last. The body is shared, not copied. Dropped when the connection has ended.
+  // Queues a frame: abort first, then control and round, then payloads by priority, then weights, equal ones
+  // in call order, leave last. The body is shared, not copied. Dropped when the connection has ended.
   void send(FrameType type, std::shared_ptr<const Bytes> body, Priority priority = {});
 
   // Sends what is queued, then nothing more, and lets run() return once the peer has closed its side too.
@@ -56,6 +56,12 @@ class Connection {
   void close();
   // Drops the queue. What is half sent goes on.
   void discard_queue();
+  // The same of the frames of one type.
+  void discard(FrameType type);
+  // In place of ConnectionOptions::peer_timeout.
+  void set_peer_timeout(std::chrono::milliseconds timeout);
+  // Since the last byte came.
+  std::chrono::nanoseconds silent_for();
   // Ends run() at once; the peer sees a crash unless it has been told otherwise.
   void cut();
 

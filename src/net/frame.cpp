@@ -10,7 +10,7 @@ namespace {
 
 bool known(std::uint8_t type) {
   return type >= static_cast<std::uint8_t>(FrameType::hello) &&
-         type <= static_cast<std::uint8_t>(FrameType::leave);
+         type <= static_cast<std::uint8_t>(FrameType::weights);
 }
 
 }  // namespace
@@ -29,6 +29,10 @@ std::size_t body_limit(FrameType type) {
       return kMaxAbort;
     case FrameType::leave:
       return 0;
+    case FrameType::round:
+      return kMaxRound;
+    case FrameType::weights:
+      return kMaxWeights;
   }
   return 0;
 }
@@ -47,6 +51,10 @@ std::string_view to_string(FrameType type) {
       return "abort";
     case FrameType::leave:
       return "leave";
+    case FrameType::round:
+      return "round";
+    case FrameType::weights:
+      return "weights";
   }
   return "unknown";
 }

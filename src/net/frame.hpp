@@ -17,6 +17,8 @@ enum class FrameType : std::uint8_t {
   heartbeat = 4,  // proof of life
   abort = 5,      // the sender's run has failed; the body says why
   leave = 6,      // the sender ends in order; its last frame
+  round = 7,      // who holds what, and what the coordinator makes of it
+  weights = 8,    // for a member that was left out
 };
 
 inline constexpr std::size_t kFrameHeaderSize = 8;
@@ -24,6 +26,8 @@ inline constexpr std::size_t kMaxHello = 4096;
 inline constexpr std::size_t kMaxPayload = std::size_t{64} << 20;
 inline constexpr std::size_t kMaxControl = std::size_t{16} << 20;
 inline constexpr std::size_t kMaxAbort = 4096;
+inline constexpr std::size_t kMaxRound = 32 << 10;
+inline constexpr std::size_t kMaxWeights = std::size_t{2} << 20;
 
 struct FrameHeader {
   FrameType type;

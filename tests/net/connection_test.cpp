@@ -127,17 +127,19 @@ TEST(Connection, FramesArriveWholeAndInOrder) {
 TEST(Connection, TheMostUrgentFrameLeavesFirst) {
   Link link;
   link.left.send(FrameType::leave, {});
+  link.left.send(FrameType::weights, text("weights"));
   link.left.send(FrameType::payload, text("second bucket of iteration 1"), {1, 1});
   link.left.send(FrameType::payload, text("iteration 2"), {2, 0});
   link.left.send(FrameType::payload, text("first bucket"), {1, 0});
   link.left.send(FrameType::payload, text("first bucket again"), {1, 0});
   link.left.send(FrameType::control, text("control"));
+  link.left.send(FrameType::round, text("round"));
   link.left.send(FrameType::abort, text("abort"));
   link.run();
-  const auto frames = link.right.frames(6);
+  const auto frames = link.right.frames(8);
   const char* const order[] = {
-      "abort",      "control", "first bucket", "first bucket again", "second bucket of iteration 1",
-      "iteration 2"};
+      "abort",       "control", "round", "first bucket", "first bucket again", "second bucket of iteration 1",
+      "iteration 2", "weights"};
   for (std::size_t i = 0; i < std::size(order); ++i) EXPECT_EQ(frames[i].body, text(order[i])) << order[i];
   link.right.wait_for_end();
   EXPECT_TRUE(link.right.connection().peer_has_left());
@@ -152,6 +154,20 @@ asio::awaitable<void> answer_heartbeats(TlsStream& stream, int count) {
     EXPECT_EQ(frame.type, FrameType::heartbeat);
     co_await write_frame(stream, FrameType::heartbeat, nothing);
   }
+}
+
+TEST(Connection, WhatIsQueuedOfOneTypeMayBeDropped) {
+  Link link;
+  link.left.send(FrameType::weights, text("one"));
+  link.left.send(FrameType::payload, text("two"));
+  link.left.send(FrameType::weights, text("three"));
+  link.left.on_thread([](Connection& connection) { connection.discard(FrameType::weights); });
+  EXPECT_EQ(link.left.connection().queued_bytes(), kFrameHeaderSize + 3);
+  link.left.send(FrameType::weights, text("four"));
+  link.run();
+  const auto frames = link.right.frames(2);
+  EXPECT_EQ(frames[0].body, text("two"));
+  EXPECT_EQ(frames[1].body, text("four"));
 }
 
 TEST(Connection, HeartbeatsKeepAnIdleConnectionAlive) {
@@ -175,6 +191,19 @@ TEST(Connection, SilenceIsALostPeerNamedWithTheLimit) {
   EXPECT_NAMES(error, "limit 0.6 s");
   EXPECT_GE(Clock::now() - start, 600ms);
   EXPECT_LT(Clock::now() - start, 1000ms);
+}
+
+TEST(Connection, ThePeerTimeoutMayBeRaisedOnceItRunsAndSilenceIsToldBefore) {
+  Streams streams;
+  End left(streams.left_net, std::move(*streams.left), kQuick);
+  left.run();
+  left.on_thread([](Connection& connection) { connection.set_peer_timeout(5s); });
+  std::this_thread::sleep_for(2 * kQuick.peer_timeout);
+  EXPECT_FALSE(left.on_thread([](Connection& connection) { return connection.ended(); }));
+  EXPECT_GE(left.on_thread([](Connection& connection) { return connection.silent_for(); }),
+            2 * kQuick.peer_timeout);
+  left.on_thread([](Connection& connection) { connection.set_peer_timeout(1s); });
+  EXPECT_NAMES(error_of([&] { left.wait_for_end(); }), "limit 1.0 s");
 }
 
 asio::awaitable<void> write_slowly(TlsStream& stream, Bytes bytes, std::chrono::milliseconds pause) {

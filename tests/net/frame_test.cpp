@@ -8,7 +8,8 @@ namespace stella::testing {
 namespace {
 
 constexpr FrameType kTypes[] = {FrameType::hello,     FrameType::payload, FrameType::control,
-                                FrameType::heartbeat, FrameType::abort,   FrameType::leave};
+                                FrameType::heartbeat, FrameType::abort,   FrameType::leave,
+                                FrameType::round,     FrameType::weights};
 
 FrameHeaderBytes header(std::initializer_list<int> values) {
   FrameHeaderBytes bytes{};
@@ -36,7 +37,7 @@ TEST(FrameFormat, EveryTypeIsAcceptedUpToItsLimitAndNotBeyond) {
 }
 
 TEST(FrameFormat, UnknownTypesFlagsAndReservedBitsAreRefused) {
-  for (const auto& bytes : {header({0, 0, 0, 0, 0, 0, 0, 0}), header({0, 0, 0, 0, 7, 0, 0, 0}),
+  for (const auto& bytes : {header({0, 0, 0, 0, 0, 0, 0, 0}), header({0, 0, 0, 0, 9, 0, 0, 0}),
                             header({0, 0, 0, 0, 255, 0, 0, 0}), header({0, 0, 0, 0, 4, 1, 0, 0}),
                             header({0, 0, 0, 0, 4, 0, 1, 0}), header({0, 0, 0, 0, 4, 0, 0, 128})}) {
     EXPECT_EQ(error_of([&] { decode_frame_header(bytes, "test"); }).code(), ErrorCode::protocol);
