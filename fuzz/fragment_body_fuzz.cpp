@@ -22,6 +22,12 @@ void require(bool holds) {
 
 void read(std::span<const std::byte> bytes) {
   try {
+    const Fragment peeked = peek_fragment(bytes, 20);
+    require(peeked.blocks > 0 && peeked.first + peeked.blocks <= 20);
+  } catch (const Error& error) {
+    require(error.code() == ErrorCode::protocol);
+  }
+  try {
     const FragmentBody body = read_fragment_body(bytes, kFragment, kShort);
     require(body.values.size() == kFragment.blocks * kFragmentBlock);
     std::vector<float> values(body.values.size());
@@ -40,7 +46,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   // Behind the right fragment, which a fuzzer rarely guesses.
   Bytes body;
   ByteWriter writer(body);
-  for (const std::uint64_t number : {std::size_t{1}, kFragment.first, kFragment.blocks})
+  for (const std::uint64_t number : {std::size_t{1}, std::size_t{8}, kFragment.first, kFragment.blocks})
     writer.put_varint(number);
   writer.put_bytes(bytes);
   read(body);
@@ -56,7 +62,7 @@ std::vector<stella::Bytes> stella::fuzz::examples() {
       float* block = values.data() + one.block * kFragmentBlock;
       std::fill(block + one.numel, block + kFragmentBlock, 0.0f);
     }
-    all.push_back(write_fragment_body(3, kFragment, coding, kShort, values));
+    all.push_back(write_fragment_body({3, 4}, kFragment, coding, kShort, values));
   }
   return all;
 }

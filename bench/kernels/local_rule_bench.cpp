@@ -16,11 +16,11 @@ struct FourMembers {
   explicit FourMembers(unsigned bits) {
     EngineOptions options;
     options.rule = "local";
+    options.wire = bits == 32 ? "fp32" : "int" + std::to_string(bits);
     options.bucket_bytes = kModel / 2 * sizeof(float);
     const std::vector<TensorSpec> tensors{{"weights", {kModel}, "float32", 0}};
     for (Rank rank = 0; rank < 4; ++rank) {
       rules.push_back(std::make_unique<LocalRule>(tensors, options, rank, [](Rank) { return "a member"; }));
-      rules.back()->set_coding(coding_of_bits(bits));
       rules.back()->weights_loaded(0);
       weights.push_back(repeated_normal(kModel));
     }
@@ -64,11 +64,11 @@ void local_round(benchmark::State& state) {
     payloads.push_back(timed(1, [&] { return members.rules[0]->contribute(0, *steps[0]); }));
     for (Rank rank = 1; rank < 4; ++rank)
       payloads.push_back(members.rules[rank]->contribute(0, *steps[rank]));
-    auto update = timed(2, [&] { return members.rules[0]->merge(0, payloads); });
+    auto update = timed(2, [&] { return members.rules[0]->merge(0, {members.round, payloads, {}}); });
     timed(3, [&] { return members.rules[0]->apply(0, std::move(update)), 0; });
     timed(4, [&] { return members.publish(0), 0; });
     for (Rank rank = 1; rank < 4; ++rank) {
-      members.rules[rank]->apply(0, members.rules[rank]->merge(0, payloads));
+      members.rules[rank]->apply(0, members.rules[rank]->merge(0, {members.round, payloads, {}}));
       members.publish(rank);
     }
     state.SetIterationTime(seconds);

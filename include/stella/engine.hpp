@@ -76,6 +76,7 @@ struct StepInput {
 // Times are sums over all iterations, in seconds; bytes are those of the whole session.
 struct EngineStats {
   std::uint64_t iteration = 0;   // steps begun
+  std::uint64_t rounds = 0;      // under "local": over, and in the parameters; else 0
   std::uint64_t bytes_sent = 0;  // on the sockets, TLS and frames included
   std::uint64_t bytes_received = 0;
   std::uint64_t blocks_sent = 0;     // of 16 elements, chosen by this member

@@ -12,6 +12,11 @@ struct RoundSize {
   friend bool operator==(const RoundSize&, const RoundSize&) = default;
 };
 
+// Whether a value can have so many bits.
+inline bool is_coding(unsigned bits) {
+  return bits == 1 || bits == 2 || bits == 4 || bits == 8 || bits == 32;
+}
+
 // What one looks at after a round. Seconds, above 0.
 struct RoundTimes {
   double step = 0;   // between two steps of the trainer

@@ -9,9 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "control/round_size.hpp"
+#include "engine/listener.hpp"
 #include "engine/local_rule.hpp"
 #include "engine/pipelined_engine.hpp"
+#include "exchange/round_exchange.hpp"
 
 namespace stella {
 
@@ -21,9 +22,11 @@ class LocalEngine final : public PipelinedEngine {
   //   while_waiting  see SessionOptions; may be empty
   LocalEngine(NetThread& net, Group& group, std::unique_ptr<LocalRule> rule, std::vector<TensorSpec> tensors,
               const EngineOptions& options, std::function<void()> while_waiting = {});
+  ~LocalEngine() override;
 
   // Called after the optimizer's own step: takes the rounds that are over into the parameters, and begins
-  // the next ones. Waits only where no round has been over for the drift bound.
+  // the next ones. Waits only where no round has been over for the drift bound. A member that was left out of
+  // rounds hears them instead, until it can take part again.
   void step(const StepInput& input) override;
   void drain(Level level, std::span<float* const> parameters, std::span<const GroupSettings> groups) override;
   void set_density(double density) override;
@@ -39,22 +42,35 @@ class LocalEngine final : public PipelinedEngine {
  private:
   using Clock = std::chrono::steady_clock;
 
+  LocalEngine(NetThread& net, Group& group, std::unique_ptr<LocalRule> rule, std::vector<TensorSpec> tensors,
+              const EngineOptions& options, std::function<void()> while_waiting,
+              const std::shared_ptr<Listener>& listener);
   void take(std::span<float* const> parameters, const char* where);
   void take_what_is_over(std::span<float* const> parameters);
   void note_step_time();
   void bound_drift(std::span<float* const> parameters);
   void choose_size();
+  RoundExchange& rounds() { return static_cast<RoundExchange&>(exchange()); }
+  bool takes_part(std::span<float* const> parameters, const char* where);
+  void listen_anew();
+  bool come_back(Iteration heard, std::span<float* const> parameters);
+  void expect_no_deadlock(const char* where);
+  void wait_until_back(std::span<float* const> parameters, const char* where);
 
   LocalRule& rule_;  // the engine's own
+  const std::shared_ptr<Listener> listener_;
   const Iteration most_under_way_;
   const std::chrono::duration<double> max_drift_;
+  const std::chrono::duration<double> step_timeout_;
   const bool choose_coding_;
+  std::chrono::milliseconds usual_peer_timeout_{};  // of the group
   Iteration steps_ = 0;
   Iteration taken_ = 0;                         // rounds, into the parameters
   double weight_ = 1;                           // of what this member learns
   std::optional<Clock::time_point> last_step_;  // its end; nothing where it was not followed by another one
   Clock::time_point last_taken_;
   double step_seconds_ = 0;  // smoothed; 0 before the second step
+  bool said_ready_ = false;  // since it listens
 };
 
 }  // namespace stella

@@ -4,7 +4,6 @@
 
 #include <array>
 #include <atomic>
-#include <chrono>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -15,8 +14,7 @@
 
 #include "base/aligned.hpp"
 #include "compress/encoding.hpp"
-#include "engine/digest.hpp"
-#include "engine/fragment_body.hpp"
+#include "engine/consensus.hpp"
 #include "engine/fragments.hpp"
 #include "engine/layout.hpp"
 #include "engine/rule.hpp"
@@ -40,38 +38,47 @@ class LocalRule final : public Rule {
             DescribeMember describe);
 
   std::size_t buckets() const override { return 1; }
+  bool copies_at_once() const override { return true; }  // each round under way has memory of its own
   std::optional<std::uint32_t> copy(BucketId bucket, const StepInput& input) override;
   void drop(BucketId bucket, const StepInput& input) override;
   PayloadPtr contribute(BucketId bucket, const Step& step) override;
-  Update merge(BucketId bucket, std::span<const PayloadPtr> payloads) override;
+  Update merge(BucketId bucket, const Gathered& all) override;
   void apply(BucketId bucket, Update update) override;
   void publish(BucketId bucket, Iteration t, std::span<float* const> parameters) override;
-  std::uint64_t digest() const override { return digests_.newest().value; }
+  std::uint64_t digest() const override { return consensus_->digest().value; }
 
-  FragmentSchedule& schedule() { return schedule_; }
-  // Of this member's contributions from the next one on. Any thread.
-  void set_coding(ValueCoding coding) { coding_ = coding; }
-  ValueCoding coding() const { return coding_; }
-  // What the newest round of a whole fragment carried, and the seconds that the slowest link to here needed
+  FragmentSchedule& schedule() { return consensus_->schedule(); }
+  // This member's contributions hold eight bits for a value at least, where that fits a frame, whatever
+  // rounds are to hold. Any thread.
+  void tell_finely() { finely_ = true; }
+  // What the newest round of a whole fragment held, and the seconds that the slowest link to here needed
   // for a contribution to it, whenever that began. Nothing if that was asked for before, or none is over. Any
   // thread.
   struct Measured {
-    std::size_t blocks = 0;
-    ValueCoding coding = ValueCoding::int1;  // of this member's contribution
+    RoundSize size;
     double seconds = 0;
   };
   std::optional<Measured> newly_measured();
-  // Of fragments, which this member announces with its contributions; the least of all counts. Any thread.
-  void set_fragment_blocks(std::size_t blocks) { announced_blocks_ = blocks; }
+  // Of later rounds, which this member announces with its contributions; the least of all counts. Any thread.
+  void ask_for(RoundSize size);
+  // Calls back where a round has come to an end after which somebody needs to be told the weights.
+  void on_newcomers(std::function<void(const std::vector<Rank>&, Digest, std::span<const float>)> tell) {
+    tell_newcomers_ = std::move(tell);
+  }
 
   // --- Only while nothing is under way:
 
-  std::span<float> weights() { return weights_; }
+  std::span<float> weights() { return consensus_->weights(); }
   void read_parameters(std::span<float* const> parameters);
   void write_parameters(std::span<float* const> parameters);
   // weights() and the parameters were filled; `round` is the newest one in them.
-  void weights_loaded(Iteration round);
+  void weights_loaded(Iteration round) { consensus_->weights_loaded(round); }
   std::vector<StateArray> state();
+  // Of the same model, to be filled by what others send.
+  std::unique_ptr<Consensus> blank() const;
+  // That of the others, in place of the own one, which is behind: x_i += the difference. So x_i - W stays
+  // what this member learned and has not told.
+  void adopt(std::unique_ptr<Consensus> theirs, std::span<float* const> parameters);
 
   std::uint64_t blocks_sent() const { return blocks_sent_; }
   std::uint64_t blocks_applied() const { return blocks_applied_; }
@@ -84,41 +91,33 @@ class LocalRule final : public Rule {
     // [fragment.blocks * kFragmentBlock], and room for more
     AlignedArray<float> values;  // x_i, then x_i - W, then G - c_i
     AlignedArray<float> merged;  // G
-    bool empty = false;          // nobody contributed: G is 0
-    float weight = 1;            // w_i
-    bool whole = true;           // no shorter than fragments are
-    ValueCoding coding = ValueCoding::int1;
-    std::chrono::nanoseconds slowest{0};  // of the links to here
+    Consensus::Merged of_all;
+    bool part = true;   // this member has one: not left out
+    float weight = 1;   // w_i
+    bool whole = true;  // no shorter than fragments are
+    RoundSize size;
   };
 
   Round& under_way(Iteration round) { return rounds_[round % rounds_.size()]; }
   static std::span<float> part_of(AlignedArray<float>& array, const Round& round) {
     return array.span().first(round.fragment.blocks * kFragmentBlock);
   }
-  std::span<float> weights_of(const Fragment& fragment);
-  std::vector<ShortBlock> short_blocks_in(const Fragment& fragment) const;
-  std::string place(Iteration round) const;
   template <class Visit>
   void for_each_slice_in(const Fragment& fragment, Visit visit) const;
-  template <class Read>
-  void naming(Rank rank, Iteration t, Read read) const;
-  // Sets round.merged and round.values.
-  void add_up(const std::vector<std::pair<Rank, EncodedBlocks>>& contributions, float weights, Iteration t,
-              Round& round);
-  void check_digests(const Update& update) const;
+  ValueCoding coding_of(const Round& round) const;
 
   const BucketLayout layout_;
   const std::vector<ShortBlock> short_blocks_;
   const Rank rank_;
   DescribeMember describe_;
-  std::atomic<ValueCoding> coding_;
-  std::atomic<std::size_t> announced_blocks_;
-  FragmentSchedule schedule_;
+  const std::optional<ValueCoding> wire_;  // that the user chose
+  std::unique_ptr<Consensus> consensus_;
   std::array<Round, FragmentSchedule::kUnderWay> rounds_;
-  AlignedArray<float> weights_;  // W, [blocks * kBlock]
-  DigestHistory digests_;
-  std::mutex mutex_;  // guards the next one
+  std::function<void(const std::vector<Rank>&, Digest, std::span<const float>)> tell_newcomers_;
+  std::atomic<bool> finely_ = false;
+  std::mutex mutex_;  // guards the next two
   std::optional<Measured> measured_;
+  RoundSize asked_for_;
   std::atomic<std::uint64_t> blocks_sent_ = 0;
   std::atomic<std::uint64_t> blocks_applied_ = 0;
 };

@@ -15,8 +15,8 @@ asio::awaitable<void> Pipeline::run_bucket(BucketId bucket, std::shared_ptr<Step
   const Priority urgency{t, bucket};
   Gates& gates = *gates_[bucket];
 
-  co_await copy_gradients(bucket, *step);  // out of torch's memory
-  co_await step->handed_over.wait();       // every bucket has its copy: torch goes on from here
+  if (!rule_.copies_at_once()) co_await copy_gradients(bucket, *step);  // out of torch's memory
+  co_await step->handed_over.wait();  // every bucket has its copy: torch goes on from here
 
   co_await cpu_.enter(urgency);
   auto mine = contribute(bucket, *step);
@@ -52,11 +52,20 @@ asio::awaitable<void> Pipeline::copy_gradients(BucketId bucket, Step& step) {
   if (error) std::rethrow_exception(error);
 }
 
+// The trainer waits for nobody then.
+void Pipeline::copy_at_once(Step& step) {
+  for (BucketId bucket = 0; bucket < gates_.size(); ++bucket) {
+    if (!step.copied(rule_.copy(bucket, step.input), /*failed=*/false)) continue;  // not yet the last one
+    if (step.to_drop()) drop_gradients(step);
+    step.hand_over();
+  }
+}
+
 void Pipeline::drop_gradients(const Step& step) {
   for (BucketId bucket = 0; bucket < gates_.size(); ++bucket) rule_.drop(bucket, step.input);
 }
 
-asio::awaitable<std::vector<PayloadPtr>> Pipeline::all_gather(PayloadPtr mine) {
+asio::awaitable<Gathered> Pipeline::all_gather(PayloadPtr mine) {
   const auto begin = StageTimes::Clock::now();
   auto all = co_await asio::co_spawn(network_, exchange_.all_gather(std::move(mine)), asio::use_awaitable);
   times_.add(&EngineStats::exchange, begin);
@@ -67,7 +76,7 @@ PayloadPtr Pipeline::contribute(BucketId bucket, const Step& step) {
   return times_.time(&EngineStats::contribute, [&] { return rule_.contribute(bucket, step); });
 }
 
-Update Pipeline::merge(BucketId bucket, std::span<const PayloadPtr> all) {
+Update Pipeline::merge(BucketId bucket, const Gathered& all) {
   note_levels(all);
   return times_.time(&EngineStats::merge, [&] { return rule_.merge(bucket, all); });
 }
@@ -101,6 +110,7 @@ Pipeline::~Pipeline() {
 
 void Pipeline::start(std::shared_ptr<Step> step) {
   check();
+  if (rule_.copies_at_once()) times_.time(&EngineStats::step_copy, [&] { copy_at_once(*step); });
   {
     std::lock_guard lock(mutex_);
     running_ += gates_.size();
@@ -229,10 +239,12 @@ void Pipeline::finished(std::exception_ptr error) {
   if (--running_ == 0) idle_.notify_all();
 }
 
-void Pipeline::note_levels(std::span<const PayloadPtr> payloads) {
-  const Iteration t = payloads.front()->header().iteration;
+// Of a member that has no part in it nothing is known: it may be in the middle of its training.
+void Pipeline::note_levels(const Gathered& all) {
+  const Iteration t = all.iteration;
   Level least = Level::finished;
-  for (const auto& payload : payloads) least = std::min(least, payload->header().level);
+  for (const auto& payload : all.payloads)
+    least = std::min(least, payload ? payload->header().level : Level::active);
   std::lock_guard lock(mutex_);
   std::erase_if(levels_, [&](const auto& entry) {
     return entry.first + 2 * depth_.under_way + 2 < t || entry.first == t;

@@ -92,10 +92,11 @@ class Pipeline {
 
   asio::awaitable<void> run_bucket(BucketId bucket, std::shared_ptr<Step> step);
   asio::awaitable<void> copy_gradients(BucketId bucket, Step& step);
+  void copy_at_once(Step& step);
   void drop_gradients(const Step& step);
   PayloadPtr contribute(BucketId bucket, const Step& step);
-  asio::awaitable<std::vector<PayloadPtr>> all_gather(PayloadPtr mine);
-  Update merge(BucketId bucket, std::span<const PayloadPtr> all);
+  asio::awaitable<Gathered> all_gather(PayloadPtr mine);
+  Update merge(BucketId bucket, const Gathered& all);
   void apply(BucketId bucket, Update update);
   // The update that must be in the parameters before that of iteration t may change the weights.
   Iteration seen_before(Iteration t) const { return t - std::max<Iteration>(depth_.under_way, 1); }
@@ -105,7 +106,7 @@ class Pipeline {
   // Blocks the trainer's thread until iteration t of the bucket is applied.
   //   also  called every 100 ms meanwhile, if there is one; what it throws ends the wait
   void wait_applied(Gates& gates, Iteration t, const std::function<void()>& also = {});
-  void note_levels(std::span<const PayloadPtr> payloads);
+  void note_levels(const Gathered& all);
 
   CpuPool& cpu_;
   const asio::any_io_executor network_;

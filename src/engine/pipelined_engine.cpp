@@ -33,16 +33,15 @@ ExchangeOptions exchange_options(const Rule& rule, unsigned under_way, const Eng
 
 PipelinedEngine::PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<Rule> rule,
                                  std::vector<TensorSpec> tensors, PipelineDepth depth,
-                                 const EngineOptions& options, std::function<void()> while_waiting)
+                                 const EngineOptions& options, std::function<void()> while_waiting,
+                                 const MakeExchange& make_exchange)
     : net_(net),
       group_(group),
       tensors_(std::move(tensors)),
       while_waiting_(std::move(while_waiting)),
       rule_(std::move(rule)),
       cpu_(pool_threads(options.threads)),
-      exchange_(net.call([&] {
-        return std::make_unique<Exchange>(group, exchange_options(*rule_, depth.under_way, options));
-      })) {
+      exchange_(net.call([&] { return make_exchange(exchange_options(*rule_, depth.under_way, options)); })) {
   // Tells the others of a failure that arose here; does nothing if it was theirs.
   const auto report = [this](const Error& error) {
     asio::co_spawn(net_.io(), group_.abort(error.what(), error.code()), [](std::exception_ptr) {});
@@ -100,9 +99,30 @@ void PipelinedEngine::end_with_equal_weights() {
   finished_ = true;
 }
 
-void PipelinedEngine::restart_after(Iteration iteration) {
+void PipelinedEngine::go_on_after(Iteration iteration) {
   begun_ = iteration;
   pipeline_->restart_after(iteration);
+}
+
+void PipelinedEngine::end_run(const Error& error) {
+  pipeline_->fail(error);
+  net_.run(group_.abort(error.what(), error.code()));
+  throw error;
+}
+
+void PipelinedEngine::check_while_waiting() {
+  pipeline_->check();
+  if (!while_waiting_) return;
+  try {
+    while_waiting_();
+  } catch (...) {
+    pipeline_->interrupt();
+    throw;
+  }
+}
+
+void PipelinedEngine::restart_after(Iteration iteration) {
+  go_on_after(iteration);
   net_.call([&] { exchange_->restart_after(iteration); });
   Bytes mine;
   ByteWriter writer(mine);
@@ -119,10 +139,7 @@ void PipelinedEngine::expect_everywhere(const std::string& tag, const Bytes& min
   const auto all = net_.run(group_.all_gather(tag, mine), while_waiting_, [this] { pipeline_->interrupt(); });
   for (Rank rank = 0; rank < all.size(); ++rank) {
     if (all[rank] == mine) continue;
-    const Error error(ErrorCode::mismatch, "here and on " + group_.describe(rank) + " " + difference);
-    pipeline_->fail(error);
-    net_.run(group_.abort(error.what(), error.code()));
-    throw error;
+    end_run(Error(ErrorCode::mismatch, "here and on " + group_.describe(rank) + " " + difference));
   }
 }
 
@@ -150,7 +167,7 @@ EngineStats PipelinedEngine::stats() const {
 }
 
 const char* place_of(Level level) {
-  return level == Level::finished ? "in finish()" : "at the end of its DataLoader's epoch";
+  return level == Level::finished ? "in finish()" : "at the end of its DataLoader's epoch, or in consensus()";
 }
 
 void check_parameters(std::span<const TensorSpec> tensors, std::span<float* const> parameters) {

@@ -30,8 +30,11 @@ class PipelinedEngine : public Engine {
   // `rule` holds the first weights already. net and group must outlive the engine.
   //   depth          see Pipeline
   //   while_waiting  see SessionOptions; may be empty
+  //   make_exchange  called on the net thread
+  using MakeExchange = std::function<std::unique_ptr<Exchange>(const ExchangeOptions&)>;
   PipelinedEngine(NetThread& net, Group& group, std::unique_ptr<Rule> rule, std::vector<TensorSpec> tensors,
-                  PipelineDepth depth, const EngineOptions& options, std::function<void()> while_waiting);
+                  PipelineDepth depth, const EngineOptions& options, std::function<void()> while_waiting,
+                  const MakeExchange& make_exchange);
 
   // Hands the next iteration over. Throws the failure, if there is one.
   std::shared_ptr<Step> begin(Level level, const StepInput& input);
@@ -43,12 +46,21 @@ class PipelinedEngine : public Engine {
   // The newest iteration is this one, and so everywhere: of other weights than those of the run so far.
   // Collective.
   void restart_after(Iteration iteration);
+  // The same without telling anybody, or waiting for others.
+  void go_on_after(Iteration iteration);
+  // Of this member: everybody is told, and it is thrown.
+  [[noreturn]] void end_run(const Error& error);
+  // Every 100 ms while the trainer's thread waits; ends the run where that throws.
+  void check_while_waiting();
   void warn(const std::string& sentence) const;
   // Some member waits in a collective that this one has not called.
   bool somebody_calls() const;
   bool alone() const { return group_.world_size() == 1; }
   const std::vector<TensorSpec>& tensors() const { return tensors_; }
   Pipeline& pipeline() { return *pipeline_; }
+  NetThread& net() const { return net_; }
+  Group& group() const { return group_; }
+  Exchange& exchange() { return *exchange_; }  // on the net thread
   Rule& rule() { return *rule_; }
 
  private:

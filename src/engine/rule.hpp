@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/bytes.hpp"
@@ -24,9 +25,10 @@ using DescribeMember = std::function<std::string(Rank)>;
 // What one iteration does to one bucket: the same on all members.
 struct Update {
   Iteration iteration = 0;
-  SparseGradient gradient;      // the mean over all members' samples
-  GroupSettings settings;       // by which to apply it
-  std::vector<Digest> digests;  // by member: its weights when it contributed
+  SparseGradient gradient;                       // the mean over all members' samples
+  GroupSettings settings;                        // by which to apply it
+  std::vector<std::pair<Rank, Digest>> digests;  // of whoever contributed: its weights by then
+  std::vector<Rank> newcomers;                   // whom to tell the weights after it
 };
 
 // Different buckets may run in parallel. For one bucket the pipeline calls copy, perhaps drop, contribute,
@@ -38,6 +40,10 @@ class Rule {
   virtual ~Rule() = default;
 
   virtual std::size_t buckets() const = 0;
+
+  // Whether copy(t) may run beside contribute(t - 1): then the trainer's own thread calls it, and waits for
+  // nobody.
+  virtual bool copies_at_once() const { return false; }
 
   // Takes this iteration's gradient out of the trainer's memory. Returns the first tensor with a non-finite
   // gradient, if any.
@@ -51,7 +57,7 @@ class Rule {
 
   // All members' contributions, added up in member order. Throws Error(protocol) or Error(mismatch) that
   // names the member.
-  virtual Update merge(BucketId bucket, std::span<const PayloadPtr> payloads) = 0;
+  virtual Update merge(BucketId bucket, const Gathered& all) = 0;
 
   // Takes the update into the consensus weights. Throws Error(mismatch) when a member's digest differs.
   virtual void apply(BucketId bucket, Update update) = 0;

@@ -13,8 +13,10 @@ namespace stella {
 SparseEngine::SparseEngine(NetThread& net, Group& group, std::unique_ptr<SparseRule> rule,
                            std::vector<TensorSpec> tensors, std::size_t groups, const EngineOptions& options,
                            std::function<void()> while_waiting)
-    : PipelinedEngine(net, group, std::move(rule), std::move(tensors), {options.staleness, options.staleness},
-                      options, std::move(while_waiting)),
+    : PipelinedEngine(
+          net, group, std::move(rule), std::move(tensors), {options.staleness, options.staleness}, options,
+          std::move(while_waiting),
+          [&group](const ExchangeOptions& exchange) { return std::make_unique<Exchange>(group, exchange); }),
       rule_(static_cast<SparseRule&>(this->rule())),
       groups_(groups),
       staleness_(options.staleness) {}

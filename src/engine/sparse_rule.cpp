@@ -175,16 +175,17 @@ void SparseRule::naming(Rank rank, const PayloadHeader& header, Read read) const
   }
 }
 
-Update SparseRule::merge(BucketId id, std::span<const PayloadPtr> payloads) {
+Update SparseRule::merge(BucketId id, const Gathered& all) {
+  const std::vector<PayloadPtr>& payloads = all.payloads;
   SparseBucket& bucket = *buckets_[id];
   Update update;
+  update.iteration = all.iteration;
   std::vector<SparseGradient> contributions;
   double samples = 0;
   Rank first = 0;
   for (Rank rank = 0; rank < payloads.size(); ++rank) {
     const PayloadHeader& header = payloads[rank]->header();
-    update.iteration = header.iteration;
-    update.digests.push_back(header.digest);
+    update.digests.emplace_back(rank, header.digest);
     if (header.samples == 0) continue;
     naming(rank, header, [&] { validate(header.settings); });
     if (contributions.empty()) {
@@ -236,8 +237,7 @@ void SparseRule::apply(BucketId id, Update update) {
 }
 
 void SparseRule::check_digests(const SparseBucket& bucket, BucketId id, const Update& update) const {
-  for (Rank rank = 0; rank < update.digests.size(); ++rank) {
-    const Digest& theirs = update.digests[rank];
+  for (const auto& [rank, theirs] : update.digests) {
     const auto ours = bucket.digests.at(theirs.iteration);
     if (!ours) {
       throw Error(ErrorCode::protocol, describe_(rank) + " reports a digest of iteration " +

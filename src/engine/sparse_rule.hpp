@@ -31,7 +31,7 @@ class SparseRule final : public Rule {
   std::optional<std::uint32_t> copy(BucketId bucket, const StepInput& input) override;
   void drop(BucketId bucket, const StepInput& input) override;
   PayloadPtr contribute(BucketId bucket, const Step& step) override;
-  Update merge(BucketId bucket, std::span<const PayloadPtr> payloads) override;
+  Update merge(BucketId bucket, const Gathered& all) override;
   void apply(BucketId bucket, Update update) override;
   void publish(BucketId bucket, Iteration t, std::span<float* const> parameters) override;
   std::uint64_t digest() const override;

@@ -29,18 +29,57 @@ Exchange::~Exchange() {
   group_.on_call([] {});
 }
 
-std::size_t Exchange::Round::missing() const {
-  return static_cast<std::size_t>(std::count(payloads.begin(), payloads.end(), nullptr));
+RankSet Exchange::recipients(Iteration) { return RankSet::all(members()); }
+
+RankSet Exchange::needed(Iteration, const Round&) const { return RankSet::all(members()); }
+
+bool Exchange::wanted(Rank from, const Payload& payload) {
+  const PayloadHeader& header = payload.header();
+  const Iteration newest = gathered_[header.bucket];
+  if (header.iteration <= newest || header.iteration > newest + options_.window) {
+    throw refusal(from, header,
+                  "outside of the window from " + std::to_string(newest + 1) + " to " +
+                      std::to_string(newest + options_.window));
+  }
+  return true;
 }
 
-asio::awaitable<std::vector<PayloadPtr>> Exchange::all_gather(PayloadPtr mine) {
+void Exchange::look_at(Key key) {
+  const auto looked_at = round(key);
+  if (!missing(key, *looked_at).empty()) return;
+  note_finished(*looked_at);
+  complete(key, *looked_at);
+}
+
+RankSet Exchange::missing(Key key, const Round& round) const {
+  RankSet missing = needed(key.first, round);
+  for (Rank rank = 0; rank < members(); ++rank) {
+    if (round.payloads[rank]) missing.remove(rank);
+  }
+  return missing;
+}
+
+void Exchange::complete(Key key, Round& round) {
+  if (!round.of) round.of = needed(key.first, round);
+  round.complete.set();
+  forget_gathered(key.second);
+}
+
+Error Exchange::refusal(Rank from, const PayloadHeader& header, const std::string& why) const {
+  return Error(ErrorCode::protocol, group_.describe(from) + " sent a payload for iteration " +
+                                        std::to_string(header.iteration) + ", bucket " +
+                                        std::to_string(header.bucket) + ", " + why);
+}
+
+asio::awaitable<Gathered> Exchange::all_gather(PayloadPtr mine) {
   if (failure_) throw *failure_;
   if (group_.failure() != nullptr) throw *group_.failure();
   const Key key{mine->header().iteration, mine->header().bucket};
   auto gathering = round(key);
   const std::shared_ptr<const Bytes> message(mine, &mine->bytes());
-  for (Rank to = 0; to < group_.world_size(); ++to) {
-    if (to != group_.rank()) group_.send_payload(to, message, {key.first, key.second});
+  const RankSet to = recipients(key.first);
+  for (Rank rank = 0; rank < members(); ++rank) {
+    if (rank != group_.rank() && to.has(rank)) group_.send_payload(rank, message, {key.first, key.second});
   }
   put(group_.rank(), std::move(mine));
   for (Rank rank = 0; rank < group_.world_size(); ++rank) {
@@ -58,7 +97,11 @@ asio::awaitable<std::vector<PayloadPtr>> Exchange::all_gather(PayloadPtr mine) {
   co_await gathering->complete.wait();
   longest_ = std::max(longest_, std::chrono::duration_cast<std::chrono::milliseconds>(
                                     std::chrono::steady_clock::now() - began));
-  co_return gathering->payloads;
+  Gathered gathered{key.first, gathering->payloads, gathering->newcomers};
+  for (Rank rank = 0; rank < members(); ++rank) {
+    if (!gathering->of->has(rank)) gathered.payloads[rank] = nullptr;
+  }
+  co_return gathered;
 }
 
 void Exchange::began(Iteration iteration) { group_.set_begun(iteration); }
@@ -77,7 +120,8 @@ void Exchange::end_deadlock() {
     for (auto& [key, waiting] : rounds_) {
       if (key.first > awaited_) break;
       const auto& payloads = waiting->payloads;
-      if (key.first <= theirs->begun || payloads[rank] || !payloads[group_.rank()]) continue;
+      if (key.first <= theirs->begun || !payloads[group_.rank()] || !missing(key, *waiting).has(rank))
+        continue;
       waiting->complete.fail(std::make_exception_ptr(deadlock(key.first, rank, *theirs)));
       return;
     }
@@ -90,7 +134,8 @@ Error Exchange::deadlock(Iteration iteration, Rank rank, const CallAhead& theirs
                    std::to_string(theirs.begun) + ", for " + group_.describe(group_.rank()) +
                    ", which waits " + awaited_where_ + " for its part of iteration " +
                    std::to_string(iteration) +
-                   ": all members must make the same calls (step, save, mean, finish) in the same order");
+                   ": all members must make the same calls (step, consensus, save, mean, finish) in the same "
+                   "order");
 }
 
 void Exchange::fail(const Error& error) {
@@ -102,26 +147,16 @@ void Exchange::fail(const Error& error) {
 void Exchange::restart_after(Iteration iteration) {
   rounds_.clear();
   awaited_ = iteration;
-  std::fill(gathered_.begin(), gathered_.end(), iteration);
+  set_gathered(iteration);
 }
 
 void Exchange::receive(Rank from, Bytes message, std::chrono::nanoseconds taken) {
   const auto payload = parse(from, std::move(message), taken);
   const PayloadHeader& header = payload->header();
-  const auto refuse = [&](const std::string& why) {
-    throw Error(ErrorCode::protocol, group_.describe(from) + " sent a payload for iteration " +
-                                         std::to_string(header.iteration) + ", bucket " +
-                                         std::to_string(header.bucket) + ", " + why);
-  };
-  if (header.bucket >= options_.buckets) {
-    refuse("but there are only " + std::to_string(options_.buckets) + " buckets");
-  }
-  const Iteration newest = gathered_[header.bucket];
-  if (header.iteration <= newest || header.iteration > newest + options_.window) {
-    refuse("outside of the window from " + std::to_string(newest + 1) + " to " +
-           std::to_string(newest + options_.window));
-  }
-  if (round({header.iteration, header.bucket})->payloads[from]) refuse("a second time");
+  if (header.bucket >= options_.buckets)
+    throw refusal(from, header, "but there are only " + std::to_string(options_.buckets) + " buckets");
+  if (!wanted(from, *payload)) return;
+  if (round({header.iteration, header.bucket})->payloads[from]) throw refusal(from, header, "a second time");
   put(from, payload);
 }
 
@@ -136,7 +171,7 @@ PayloadPtr Exchange::parse(Rank from, Bytes message, std::chrono::nanoseconds ta
 void Exchange::member_left(Rank rank) {
   for (auto& [key, waiting] : rounds_) {
     const bool ours = waiting->payloads[group_.rank()] != nullptr;
-    if (!ours || waiting->payloads[rank]) continue;
+    if (!ours || !missing(key, *waiting).has(rank)) continue;
     waiting->complete.fail(std::make_exception_ptr(
         Error(ErrorCode::peer_lost, group_.describe(rank) + " has left, but iteration " +
                                         std::to_string(key.first) +
@@ -151,13 +186,9 @@ std::shared_ptr<Exchange::Round> Exchange::round(Key key) {
 }
 
 void Exchange::put(Rank from, PayloadPtr payload) {
-  const BucketId bucket = payload->header().bucket;
-  auto gathering = round({payload->header().iteration, bucket});
-  gathering->payloads[from] = std::move(payload);
-  if (gathering->missing() != 0) return;
-  note_finished(*gathering);
-  gathering->complete.set();
-  forget_gathered(bucket);
+  const Key key{payload->header().iteration, payload->header().bucket};
+  round(key)->payloads[from] = std::move(payload);
+  look_at(key);
 }
 
 // A loop that ends too early on one member looks like success.
@@ -179,7 +210,10 @@ void Exchange::note_finished(const Round& complete) {
 // then the round of the previous one, which is still awaited, is the later one to be complete.
 void Exchange::forget_gathered(BucketId bucket) {
   Iteration& newest = gathered_[bucket];
-  for (auto next = rounds_.find({newest + 1, bucket}); next != rounds_.end() && next->second->missing() == 0;
+  const auto is_complete = [&](const auto& found) {
+    return found != rounds_.end() && found->second->of && missing(found->first, *found->second).empty();
+  };
+  for (auto next = rounds_.find({newest + 1, bucket}); is_complete(next);
        next = rounds_.find({newest + 1, bucket})) {
     rounds_.erase(next);
     ++newest;
@@ -187,10 +221,11 @@ void Exchange::forget_gathered(BucketId bucket) {
 }
 
 // Who has not contributed yet, and what it does instead, if that is known.
-std::string Exchange::missing(const Round& waiting) const {
+std::string Exchange::name_awaited(Key key, const Round& waiting) const {
   std::string all;
-  for (Rank rank = 0; rank < waiting.payloads.size(); ++rank) {
-    if (waiting.payloads[rank]) continue;
+  const RankSet who = awaited(key, waiting);
+  for (Rank rank = 0; rank < members(); ++rank) {
+    if (!who.has(rank)) continue;
     all += (all.empty() ? "" : ", ") + group_.describe(rank);
     if (const auto call = group_.call_ahead(rank))
       all += " (which waits in " + call->call + ", a call that " + group_.describe(group_.rank()) +
@@ -202,18 +237,18 @@ std::string Exchange::missing(const Round& waiting) const {
 // Of the first all-gather only that is not complete: what the others wait for is the same.
 void Exchange::hint(Key key, std::chrono::milliseconds waited) const {
   const auto first = std::ranges::find_if(rounds_, [this](const auto& entry) {
-    return entry.second->payloads[group_.rank()] && entry.second->missing() != 0;
+    return entry.second->payloads[group_.rank()] && !awaited(entry.first, *entry.second).empty();
   });
   if (first == rounds_.end() || first->first != key) return;
   group_.log()->warn("after {} iteration {} still waits for the gradients of {}", to_text(waited), key.first,
-                     missing(*first->second));
+                     name_awaited(key, *first->second));
 }
 
 void Exchange::give_up(Key key, Round& waiting) {
   const auto waited = to_text(std::chrono::duration_cast<std::chrono::milliseconds>(options_.timeout));
   waiting.complete.fail(std::make_exception_ptr(
       Error(ErrorCode::timeout,
-            missing(waiting) + " contributed nothing to iteration " + std::to_string(key.first) +
+            name_awaited(key, waiting) + " contributed nothing to iteration " + std::to_string(key.first) +
                 " (bucket " + std::to_string(key.second) + ") for " + waited +
                 " although connected; if its training is only slow, raise STELLA_STEP_TIMEOUT")));
 }

@@ -157,6 +157,7 @@ void bind_stats(nb::module_& module) {
   nb::class_<EngineStats>(module, "EngineStats",
                           "Counters since the start; seconds are sums over iterations.")
       .def_ro("iteration", &EngineStats::iteration)
+      .def_ro("rounds", &EngineStats::rounds)
       .def_ro("bytes_sent", &EngineStats::bytes_sent)
       .def_ro("bytes_received", &EngineStats::bytes_received)
       .def_ro("blocks_sent", &EngineStats::blocks_sent)

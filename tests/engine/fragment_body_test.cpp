@@ -7,14 +7,15 @@
 #include <numeric>
 #include <string>
 
+#include "net/frame.hpp"
 #include "net/test_thread.hpp"
 
 namespace stella::testing {
 namespace {
 
 // The example of docs/wire.md, "Under rule="local"": blocks 128 and 129, ones and minus ones, in 1 bit.
-constexpr std::array<std::uint8_t, 29> kGolden{
-    0xe8, 0x07, 0x80, 0x01, 0x02,                    // announced, first, blocks
+constexpr std::array<std::uint8_t, 30> kGolden{
+    0xe8, 0x07, 0x04, 0x80, 0x01, 0x02,              // announced blocks and bits, first, blocks
     0x02, 0x00, 0x05, 0x06, 0x02, 0x02,              // encoding.md: all of 2 blocks, 1 bit
     0x00, 0xff, 0xff,                                // exponent, steps
     0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00,  // plus
@@ -36,11 +37,12 @@ std::vector<float> example() {
 
 TEST(FragmentBody, TheExampleOfTheDocumentationIsWrittenAndReadBack) {
   auto values = example();
-  EXPECT_EQ(write_fragment_body(1000, kFragment, ValueCoding::int1, {}, values), golden());
+  EXPECT_EQ(write_fragment_body({1000, 4}, kFragment, ValueCoding::int1, {}, values), golden());
   EXPECT_EQ(values, std::vector<float>(values.size(), 0.0f));  // all of it was sent
   const Bytes whole = golden();
   const FragmentBody read = read_fragment_body(whole, kFragment, {});
-  EXPECT_EQ(read.announced_blocks, 1000u);
+  EXPECT_EQ(read.announced, (RoundSize{1000, 4}));
+  EXPECT_EQ(peek_fragment(whole, 130), kFragment);
   std::vector<float> sent(read.values.size());
   read.values.read(0, sent);
   EXPECT_EQ(sent, example());
@@ -66,11 +68,32 @@ TEST(FragmentBody, SomeBlocksOnlyAreRefused) {
   std::vector<float> values(2 * kFragmentBlock, 1.0f);
   Bytes body;
   ByteWriter writer(body);
-  for (const std::uint64_t number : {1000, 128, 2}) writer.put_varint(number);
+  for (const std::uint64_t number : {1000, 4, 128, 2}) writer.put_varint(number);  // 4: one byte, too
   encode_blocks(std::vector<BlockId>{1}, {ValueCoding::int1, kFragmentBlock, {}}, values, body);
   const Error error = error_of([&] { read_fragment_body(body, kFragment, {}); });
   EXPECT_EQ(error.code(), ErrorCode::protocol);
   EXPECT_TRUE(contains(error.what(), "lacks blocks")) << error.what();
+}
+
+TEST(FragmentBody, BitsThatAreNoneAreRefused) {
+  Bytes body = golden();
+  body[2] = std::byte{3};
+  EXPECT_NAMES(error_of([&] { read_fragment_body(body, kFragment, {}); }), "values of 3 bits");
+}
+
+TEST(FragmentBody, AFragmentOutsideOfTheModelIsRefused) {
+  EXPECT_NAMES(error_of([&] { peek_fragment(golden(), 129); }), "is 2 blocks from 128, the model has 129");
+  EXPECT_NAMES(error_of([&] { peek_fragment(golden(), 1); }), "the model has 1");
+}
+
+TEST(FragmentBody, OfTheLargestFragmentFitsAFrameInEveryCoding) {
+  for (const ValueCoding coding : {ValueCoding::fp32, ValueCoding::int8}) {  // coarser ones hold gigabytes
+    const Fragment largest{0, most_blocks(coding)};
+    std::vector<float> values(largest.blocks * kFragmentBlock, 1.0f);
+    const Bytes body = write_fragment_body({largest.blocks, 32}, largest, coding, {}, values);
+    EXPECT_LE(body.size() + 128, kMaxPayload);
+    EXPECT_GT(body.size(), kMaxPayload / 10 * 8);
+  }
 }
 
 }  // namespace

@@ -3,10 +3,12 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <future>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "engine/members.hpp"
@@ -136,6 +138,60 @@ TEST(LocalEngine, StepsGoOnWhileAMemberMakesNone) {
     engine.reset();
     session.leave();
   });
+}
+
+// What a member learned while it was out, with the rest of what it has not told.
+void expect_equal(const std::vector<Model>& models) {
+  for (const Model& model : models) EXPECT_EQ(model.weights, models[0].weights);
+}
+
+// Makes steps until `done`.
+template <class Done>
+void step_until(Engine& engine, Model& model, std::uint32_t rank, Done done) {
+  while (!done()) {
+    step(engine, model, rank);
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));  // what a step takes
+  }
+}
+
+class LeftOut : public ::testing::TestWithParam<std::uint32_t> {};
+INSTANTIATE_TEST_SUITE_P(TheCoordinatorOrAnother, LeftOut, ::testing::Values(0u, 1u, 2u));
+
+// A member whose trainer does something else for long is as good as silent.
+TEST_P(LeftOut, AMemberThatMakesNoStepsIsLeftOutOfRoundsAndComesBackWithWhatItLearned) {
+  const std::uint32_t paused = GetParam();
+  SessionOptions quick;
+  quick.peer_timeout_seconds = 0.3;
+  std::vector<Model> models;
+  for (Rank rank = 0; rank < 3; ++rank) models.emplace_back(std::vector<std::int64_t>{20'000, 3, 777});
+  std::promise<void> went_on, returned;
+  const auto others_went_on = went_on.get_future().share();
+  std::atomic<bool> back = false;
+  const auto outcomes = outcomes_of_members(
+      3,
+      [&](Session& session, std::uint32_t rank) {
+        Model& model = models[rank];
+        auto engine = session.distribute(model.specs, {}, local(), model.weight_pointers);
+        for (int made = 0; made < 20; ++made) step(*engine, model, rank);
+        if (rank == paused) {
+          others_went_on.wait();
+          const auto before = engine->stats().blocks_applied;
+          step_until(*engine, model, rank, [&] { return engine->stats().blocks_applied > before + 500; });
+          back = true;
+        } else {
+          // Far more than what can be under way when the other one pauses.
+          const auto before = engine->stats().blocks_applied;
+          step_until(*engine, model, rank, [&] { return engine->stats().blocks_applied > before + 5'000; });
+          if (rank == (paused == 2 ? 1u : 2u)) went_on.set_value();
+          step_until(*engine, model, rank, [&] { return back.load(); });
+        }
+        engine->drain(Level::finished, model.weight_pointers, {});
+        engine.reset();
+        session.leave();
+      },
+      quick);
+  for (const auto& outcome : outcomes) EXPECT_EQ(sentence_of(outcome), "");
+  expect_equal(models);
 }
 
 TEST(LocalEngine, PastTheDriftBoundAStepWaits) {

@@ -78,7 +78,7 @@ struct LocalWorld {
       payloads.push_back(members[rank]->rule.contribute(0, *steps[rank]));
     for (auto& member : members) between(*member);
     for (auto& member : members) {
-      member->rule.apply(0, member->rule.merge(0, payloads));
+      member->rule.apply(0, member->rule.merge(0, {rounds, payloads, {}}));
       member->rule.publish(0, rounds, member->model.weight_pointers);
     }
   }
@@ -143,40 +143,68 @@ TEST(LocalRule, WhatIsLearnedWhileARoundIsUnderWayStaysWithItsMember) {
 }
 
 // Integers, and a number of members by which fp32 divides exactly.
-TEST(LocalRule, LearnedIsToldPlusHeldExactlyUnderAnyChangeOfSizes) {
+TEST(LocalRule, LearnedIsToldPlusHeldExactlyForEachWeightUnderAnyChangeOfSizes) {
   Random random(seed());
   for (const std::uint32_t world_size : {1u, 2u, 4u}) {
     LocalWorld world(world_size, kSizes, options_of("fp32", 256));
     std::vector<std::vector<std::vector<double>>> learned(world_size);
     for (auto& of_member : learned)
       for (const std::int64_t size : kSizes) of_member.emplace_back(size, 0.0);
-    double total = 0;
     for (int step = 0; step < 40; ++step) {
-      const auto learn = [&](Rank rank) {
+      for (Rank rank = 0; rank < world_size; ++rank) {
         for_each_weight(world[rank], [&](float& weight, std::size_t tensor, std::size_t i) {
           const int value = (static_cast<int>(random() % 65) - 32) * 1024;
           weight += static_cast<float>(value);
           learned[rank][tensor][i] += value;
-          total += value;
         });
-      };
-      for (Rank rank = 0; rank < world_size; ++rank) {
-        learn(rank);
-        world[rank].rule.set_fragment_blocks(1 + random() % 12);
+        world[rank].rule.ask_for({1 + random() % 12, 1});
       }
       world.round();
     }
-    // x_i - W is what member i learned and has not told; W is the mean of what all told.
-    double held = 0, told = 0;
-    for (Rank rank = 0; rank < world_size; ++rank) {
-      for_each_weight(world[rank], [&](float weight, std::size_t tensor, std::size_t i) {
-        const float of_all = world[rank].weight_of_all(tensor, i);
-        held += static_cast<double>(weight) - of_all;
-        told += of_all;  // on each of the members: times their number over their number
-      });
-    }
-    EXPECT_EQ(told + held, total) << world_size;
+    // x_i - W is what member i holds; the rest of what it learned it has told. W is the mean of what all
+    // told.
+    for_each_weight(world[0], [&](float, std::size_t tensor, std::size_t i) {
+      const double of_all = world[0].weight_of_all(tensor, i);
+      double told = 0;
+      for (Rank rank = 0; rank < world_size; ++rank) {
+        ASSERT_EQ(world[rank].weight_of_all(tensor, i), of_all);
+        told += learned[rank][tensor][i] - (world[rank].model.weights[tensor][i] - of_all);
+      }
+      ASSERT_EQ(told, world_size * of_all) << tensor << " " << i;
+    });
   }
+}
+
+// As a member that is left out sees it: its contribution was for nothing, and the others' weights come later.
+TEST(LocalRule, WhatAMemberThatWasLeftOutLearnedIsStillItsOwnWhenItAdoptsTheWeightsOfTheOthers) {
+  LocalWorld world(3, {64 * 4}, options_of("fp32", 1 << 20));
+  const auto learn = [](LocalMember& member, float value) {
+    for_each_weight(member, [&](float& weight, auto...) { weight += value; });
+  };
+  for (Rank rank = 0; rank < 3; ++rank) learn(world[rank], static_cast<float>(8 * rank));
+  std::vector<std::shared_ptr<Step>> steps;
+  std::vector<PayloadPtr> payloads;
+  for (Rank rank = 0; rank < 3; ++rank) {
+    steps.push_back(world[rank].begin(1));
+    payloads.push_back(world[rank].rule.contribute(0, *steps.back()));
+  }
+  payloads[2] = nullptr;
+  for (Rank rank = 0; rank < 3; ++rank) {
+    const Gathered gathered{1, rank == 2 ? std::vector<PayloadPtr>(3) : payloads, {}};
+    world[rank].rule.apply(0, world[rank].rule.merge(0, gathered));
+    world[rank].rule.publish(0, 1, world[rank].model.weight_pointers);
+  }
+  EXPECT_EQ(world[0].weight_of_all(0, 0), 4);  // the mean of 0 and 8
+  EXPECT_EQ(world[2].weight_of_all(0, 0), 0);
+  EXPECT_EQ(world[2].model.weights[0][0], 16);
+  auto theirs = world[2].rule.blank();
+  std::ranges::copy(world[0].rule.weights(), theirs->weights().begin());
+  theirs->weights_loaded(1);
+  world[2].rule.adopt(std::move(theirs), world[2].model.weight_pointers);
+  for_each_weight(world[2], [&](float weight, std::size_t tensor, std::size_t i) {
+    ASSERT_EQ(weight, world[2].weight_of_all(tensor, i) + 16);
+  });
+  EXPECT_EQ(world[2].rule.digest(), world[0].rule.digest());
 }
 
 TEST(LocalRule, ConsensusWeightsAreTheSameEverywhereAndFollowWhatIsLearnedInEveryCoding) {
@@ -237,28 +265,51 @@ TEST(LocalRule, MeasuresTheSlowestLinkOfEachWholeRoundOnce) {
     steps.push_back(world[rank].begin(1));
     payloads.push_back(world[rank].rule.contribute(0, *steps.back()));
   }
-  world[0].rule.apply(0, world[0].rule.merge(0, received(payloads, {0, 30, 20})));
+  world[0].rule.apply(0, world[0].rule.merge(0, {1, received(payloads, {0, 30, 20}), {}}));
   const auto measured = world[0].rule.newly_measured();
   ASSERT_TRUE(measured);
-  EXPECT_EQ(measured->blocks, 4u);
-  EXPECT_EQ(measured->coding, ValueCoding::int4);
+  EXPECT_EQ(measured->size, (RoundSize{4, 1}));
   EXPECT_DOUBLE_EQ(measured->seconds, 0.03);
   EXPECT_FALSE(world[0].rule.newly_measured());
 }
 
-TEST(LocalRule, TheLeastFragmentThatAnybodyWantsHoldsThreeRoundsLater) {
-  LocalWorld world(3, {64 * 100}, options_of("int1", 64 * 10));
-  const std::vector<std::size_t> wanted{30, 5, 20};
-  for (Rank rank = 0; rank < 3; ++rank) world[rank].rule.set_fragment_blocks(wanted[rank]);
+TEST(LocalRule, TheLeastSizeThatAnybodyAsksForHoldsThreeRoundsLater) {
+  LocalWorld world(3, {64 * 100}, options_of("auto", 64 * 10));
+  const std::vector<RoundSize> wanted{{30, 4}, {5, 32}, {20, 8}};
+  for (Rank rank = 0; rank < 3; ++rank) world[rank].rule.ask_for(wanted[rank]);
   for (int round = 0; round < 4; ++round) world.round();
-  for (auto& member : world.members) EXPECT_EQ(member->rule.schedule().last().blocks, 5u);
+  for (auto& member : world.members) {
+    EXPECT_EQ(member->rule.schedule().last().blocks, 5u);
+    EXPECT_EQ(member->rule.schedule().size(), (RoundSize{5, 4}));
+  }
+}
+
+// A slow link is measured at its far end: who sends over it learns of it by what the others ask for.
+TEST(LocalRule, AMemberSendsAsManyBitsAsAllAskForUnlessItsUserChose) {
+  for (const std::string wire : {"auto", "int8"}) {
+    LocalWorld world(2, {64 * 100}, options_of(wire, 64 * 10));
+    world[0].rule.ask_for({10, 4});
+    world[1].rule.ask_for({10, 2});
+    for (int round = 0; round < 3; ++round) world.round();
+    const auto step = world[0].begin(4);
+    const auto sent = world[0].rule.contribute(0, *step);
+    const std::size_t bits = sent->body().size() * 8 / (10 * 64);
+    EXPECT_EQ(bits, wire == "auto" ? 2u : 8u);
+  }
+}
+
+TEST(LocalRule, BeforeTheEndMembersTellFinelyWhateverIsAskedFor) {
+  LocalMember member(0, {64 * 100}, options_of("auto", 64 * 10));
+  member.rule.tell_finely();
+  const auto step = member.begin(1);
+  EXPECT_GT(member.rule.contribute(0, *step)->body().size(), 10u * 64);
 }
 
 TEST(LocalRule, AnotherFragmentThanOursIsABreachThatNamesItsMember) {
   LocalMember here(0, kSizes, options_of("int1", 256)), there(1, kSizes, options_of("int1", 128));
   const auto mine = here.begin(1), theirs = there.begin(1);
   const std::vector<PayloadPtr> payloads{here.rule.contribute(0, *mine), there.rule.contribute(0, *theirs)};
-  const Error error = error_of([&] { here.rule.merge(0, payloads); });
+  const Error error = error_of([&] { here.rule.merge(0, {1, payloads, {}}); });
   EXPECT_EQ(error.code(), ErrorCode::protocol);
   EXPECT_TRUE(
       contains(error.what(), "member 1 in round 1: its fragment is 2 blocks from 0, here it is 4 from 0"))

@@ -26,9 +26,9 @@ class WatchfulRule : public Rule {
     header.iteration = step.iteration;
     return std::make_shared<const Payload>(header, Bytes{});
   }
-  Update merge(BucketId, std::span<const PayloadPtr> payloads) override {
+  Update merge(BucketId, const Gathered& all) override {
     Update update;
-    update.iteration = payloads.front()->header().iteration;
+    update.iteration = all.iteration;
     return update;
   }
   void apply(BucketId, Update update) override {

@@ -61,7 +61,7 @@ struct RuleMember {
   // all[bucket]: by member
   void apply(Iteration t, std::span<const std::vector<PayloadPtr>> all) {
     for (BucketId bucket = 0; bucket < rule->buckets(); ++bucket) {
-      rule->apply(bucket, rule->merge(bucket, all[bucket]));
+      rule->apply(bucket, rule->merge(bucket, {t, all[bucket], {}}));
       rule->publish(bucket, t, model.weight_pointers);
     }
   }

@@ -184,7 +184,8 @@ TEST(SparseRule, OfRoundedLearningRatesThatOfTheFirstWhoContributesIsApplied) {
   world[1].groups[0].lr = 0.3 * (1 + 0.9e-12);
   const auto all = world.contributions(1);
   for (auto& member : world.members) {
-    EXPECT_EQ(member->rule->merge(0, all[0]).settings.lr, world[1].groups[0].lr);
+    EXPECT_EQ(member->rule->merge(0, {all[0][0]->header().iteration, all[0], {}}).settings.lr,
+              world[1].groups[0].lr);
   }
 }
 

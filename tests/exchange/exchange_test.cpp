@@ -11,8 +11,6 @@
 namespace stella::testing {
 namespace {
 
-using Gathered = std::vector<PayloadPtr>;
-
 PayloadPtr payload(Iteration iteration, BucketId bucket, std::string_view text) {
   PayloadHeader header;
   header.iteration = iteration;
@@ -83,10 +81,11 @@ void send(Member& from, Rank to, Bytes bytes) {
 // What everybody contributed, in member order.
 void expect_all(const Gathered& gathered, std::uint32_t world_size, Iteration iteration,
                 BucketId bucket = 0) {
-  ASSERT_EQ(gathered.size(), world_size);
+  EXPECT_EQ(gathered.iteration, iteration);
+  ASSERT_EQ(gathered.payloads.size(), world_size);
   for (Rank rank = 0; rank < world_size; ++rank) {
-    EXPECT_EQ(gathered[rank]->header().iteration, iteration);
-    const auto body = gathered[rank]->body();
+    EXPECT_EQ(gathered.payloads[rank]->header().iteration, iteration);
+    const auto body = gathered.payloads[rank]->body();
     EXPECT_EQ(Bytes(body.begin(), body.end()), bytes_of(Side::text(rank, iteration, bucket)));
   }
 }
