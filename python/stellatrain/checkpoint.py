@@ -63,7 +63,8 @@ def save(run: Run, directory: str | Path, extra: dict[str, Any] | None = None) -
     warning.
     """
     optimizer = _optimizer(run)
-    iteration = optimizer.iteration
+    optimizer.come_together(run.session, "save")
+    iteration = optimizer.place
     # Before digest(), which waits for steps that all must have made.
     agree(run, "save", {"iteration": iteration}, "every member must call save() at the same step")
     latest = begun(run, iteration)
@@ -97,8 +98,9 @@ def load(run: Run, directory: str | Path, missing_ok: bool = False) -> dict[str,
     """
     optimizer = _optimizer(run)
     flag(missing_ok, "missing_ok")
+    optimizer.come_together(run.session, "load")
     # Or checks would wait for steps that a member never makes.
-    agree(run, "load", {"iteration": optimizer.iteration}, "every member must call load() at the same step")
+    agree(run, "load", {"iteration": optimizer.place}, "every member must call load() at the same step")
     agree(run, "load", {"missing_ok": missing_ok}, "every member must say the same")
     directory = _everywhere_a_path(run, "load", directory)
     latest, warning = newest(run, directory, missing_ok)
@@ -120,6 +122,7 @@ def load(run: Run, directory: str | Path, missing_ok: bool = False) -> dict[str,
         consensus.update(read_file(latest.consensus(directory)))
         model.update(read_file(latest.model(directory)))
         check_own(run, own, own_path)
+        optimizer.check_own(own, own_path)
         moments.extend(check_consensus(run, consensus, latest.consensus(directory)))
         check_model(run, model, latest.model(directory))
         check_counters(run, own, own_path)
@@ -131,6 +134,7 @@ def load(run: Run, directory: str | Path, missing_ok: bool = False) -> dict[str,
         fill_model(run, model, consensus, own)
         for group, numbers in zip(optimizer.param_groups, latest.param_groups, strict=True):
             group.update(numbers)
+        optimizer.fill_own(own)
         set_random_states(run.model, own)
         run.set_loader_epochs(own["loader_epochs"].tolist())
         optimizer.parameters_written()

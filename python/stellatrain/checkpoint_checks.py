@@ -25,7 +25,6 @@ from stellatrain.checkpoint_tensors import (
 )
 from stellatrain.errors import Error, error
 from stellatrain.optimizer_state import MOST_STEPS, slices
-from stellatrain.settings import group_settings
 
 if TYPE_CHECKING:
     from stellatrain.run import Run
@@ -39,11 +38,11 @@ def check_described(run: Run, latest: Latest, path: Path) -> None:
             f"the checkpoint in {path.parent} was saved by {latest.world_size} members, this run has "
             f"{run.world_size}; an exact resume needs the same number",
         )
-    kind, groups = run.optimizer.kind, run.optimizer.param_groups
-    if latest.optimizer != kind.name:
+    name, groups = run.optimizer.name, run.optimizer.param_groups
+    if latest.optimizer != name:
         raise error(
             "mismatch",
-            f"{path.parent} was saved with the optimizer {latest.optimizer!r:.40}, here it is '{kind.name}'",
+            f"{path.parent} was saved with the optimizer {latest.optimizer!r:.40}, here it is '{name}'",
         )
     if len(latest.param_groups) != len(groups):
         raise error(
@@ -53,7 +52,7 @@ def check_described(run: Run, latest: Latest, path: Path) -> None:
         )
     for i, numbers in enumerate(latest.param_groups):
         try:
-            group_settings(kind, numbers).validate()
+            run.optimizer.check_settings(numbers)
         except (KeyError, TypeError, ValueError, OverflowError, Error) as cause:
             raise error("mismatch", f"{path} holds no settings in 'param_groups'[{i}]: {cause}") from cause
 

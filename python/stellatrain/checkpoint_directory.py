@@ -140,9 +140,12 @@ def _what_is_wrong(path: Path, found: str, sha256: str | None) -> str:
     return f"is not what was saved: its SHA-256 is {found}, the one in latest.json is {sha256 or 'missing'}"
 
 
+_NO_HEADER = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
+
+
 def _whole_size(path: Path) -> int | None:
     """How long it would be by its beginning, which says where each tensor ends; None if it says nothing."""
-    with open(path, "rb") as file, contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+    with open(path, "rb") as file, contextlib.suppress(*_NO_HEADER):
         size = int.from_bytes(file.read(_SIZE_BYTES), "little")
         if size > _MOST_HEADER:
             return None

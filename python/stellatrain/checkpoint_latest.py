@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from stellatrain.agreement import together, until_all_heard
 from stellatrain.errors import Error, error
 from stellatrain.messages import exchanged, require
-from stellatrain.settings import group_settings
 
 if TYPE_CHECKING:
     from stellatrain.run import Run
@@ -99,17 +98,16 @@ def begun(run: Run, iteration: int) -> Latest:
     def compare() -> None:
         for i, (group, numbers) in enumerate(zip(optimizer.param_groups, groups, strict=True)):
             with _naming_group(i):
-                here = group_settings(optimizer.kind, group)
-                here.validate()  # or load() would refuse them
+                optimizer.check_settings(group)  # or load() would refuse them
             try:
-                there = group_settings(optimizer.kind, numbers)
+                difference = optimizer.difference(group, numbers)
             except KeyError as key:
                 raise error(
                     "invalid_argument",
                     f"param_groups[{i}][{key}] of {run.describe(0)} is nothing that a checkpoint can hold; "
                     "make it a number",
                 ) from None
-            if difference := here.first_difference(there):
+            if difference:
                 raise error(
                     "mismatch",
                     f"param_groups[{i}]: {difference}, on {run.describe(0)}; set the same on every member",
@@ -117,7 +115,7 @@ def begun(run: Run, iteration: int) -> Latest:
 
     together(run, "save", compare)
     return Latest(
-        f"{iteration}-{unique}", saved, iteration, run.world_size, optimizer.kind.name, groups, sha256={}
+        f"{iteration}-{unique}", saved, iteration, run.world_size, optimizer.name, groups, sha256={}
     )
 
 

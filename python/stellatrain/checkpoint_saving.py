@@ -60,9 +60,10 @@ class Saving:
             with _telling_what_stays():
                 self._write(self._latest.member(directory, run.rank), _own(run) | given)
                 if self._writes_shared:
-                    model, others = model_tensors(run, mean_buffers)
+                    consensus = consensus_tensors(run)
+                    model, others = model_tensors(run, mean_buffers, consensus)
                     self._write(self._latest.model(directory), model)
-                    self._write(self._latest.consensus(directory), consensus_tensors(run) | others)
+                    self._write(self._latest.consensus(directory), consensus | others)
             return self._written
 
         def check(written: Any) -> None:
@@ -135,7 +136,8 @@ def _telling_what_stays() -> Iterator[None]:
 
 def _own(run: Run) -> Tensors:
     epochs = {"loader_epochs": torch.tensor(run.loader_epochs(), dtype=torch.int64)}
-    return own_tensors(run) | buffer_tensors(run.model) | random_states(run.model) | epochs
+    own = own_tensors(run) | run.optimizer.own_tensors()
+    return own | buffer_tensors(run.model) | random_states(run.model) | epochs
 
 
 def _same(run: Run, written: list[dict[str, str]]) -> dict[str, str]:

@@ -95,13 +95,17 @@ def parameters(run: Run) -> dict[str, torch.nn.Parameter]:
     return dict(run.model.named_parameters()) | trained
 
 
-def model_tensors(run: Run, averaged: Tensors) -> tuple[Tensors, Tensors]:
+def model_tensors(run: Run, averaged: Tensors, consensus: Tensors) -> tuple[Tensors, Tensors]:
     """For the model file, by the keys of model.state_dict(), and the other parameters, "parameter.<name>".
 
-    They are what torch holds, which is `staleness` steps behind the consensus. averaged: the buffers.
+    They are what torch holds, which is `staleness` steps behind the consensus; under "local" the consensus
+    itself, and what torch holds is this member's own. averaged: the buffers.
     """
     keys = model_keys(run.model)
     held = host(parameters(run).items())
+    if run.optimizer.holds_own_weights:
+        for bridge in run.optimizer.bridges:
+            held[bridge.name] = consensus[f"weights.{bridge.name}"].view(bridge.parameter.shape)
     others = {PARAMETER + name: tensor for name, tensor in held.items() if name not in keys}
     return {keys[name]: tensor for name, tensor in (held | averaged).items() if name in keys}, others
 

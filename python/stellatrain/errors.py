@@ -38,6 +38,11 @@ def shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:half]}...{text[-half:]}"
 
 
+STEP_IN_CONSENSUS = (
+    "optimizer.step() inside `with consensus()` would train the weights of all; leave it first"
+)
+
+
 def number(value: Any, name: str) -> float:
     """As a float; Error("invalid_argument") that names the argument if it is none: text is none.
 

@@ -5,14 +5,20 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from stellatrain import _core, forks
 from stellatrain.bridge import ParameterBridge
-from stellatrain.errors import error
+from stellatrain.errors import STEP_IN_CONSENSUS, error, number
+from stellatrain.extra import from_tensor, to_tensor
 from stellatrain.write_probe import WriteProbe
+
+# Names in a member's file of a checkpoint.
+_OWN = "own."  # the parameter's name follows
+_STATE = "state"
 
 
 class LocalOptimizer:
@@ -21,6 +27,8 @@ class LocalOptimizer:
     It hangs on the optimizer's step: when that has written the parameters, the engine adds what the others
     learned meanwhile, and takes a part of what this member learned. No step waits for the network.
     """
+
+    holds_own_weights = True  # the parameters are this member's, not the consensus weights
 
     def __init__(
         self, optimizer: torch.optim.Optimizer, engine: _core.Engine, bridges: list[ParameterBridge]
@@ -32,6 +40,7 @@ class LocalOptimizer:
         self._over = ""  # why there is no engine
         self._remembered: dict[str, Any] | None = None  # of the engine, after finish()
         self._stepped = False
+        self._samples = 1.0  # of the newest step
         self._set_aside: list[torch.Tensor] | None = None  # this member's weights, inside consensus()
         self._probe = WriteProbe(bridges)
         self._hooks = [
@@ -40,14 +49,14 @@ class LocalOptimizer:
         ]
         forks.forget_in_child(self)
 
-    def _before_step(self, _: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+    def _before_step(
+        self, _: Any, arguments: tuple[Any, ...], options: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """Takes `samples`, which only this engine knows, from the arguments of the optimizer's own step."""
         if _is_inner(self._optimizer):
-            return
+            return None
         if self._set_aside is not None:
-            raise error(
-                "invalid_argument",
-                "optimizer.step() inside `with consensus()` would train the weights of all; leave it first",
-            )
+            raise error("invalid_argument", STEP_IN_CONSENSUS)
         for group in self._optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None and parameter not in self._known and parameter.numel() > 0:
@@ -57,7 +66,10 @@ class LocalOptimizer:
                         "optimizer, at distribute() has a gradient now: every member would train it alone; "
                         "unfreeze and add parameters before distribute()",
                     )
+        self._samples = number(options.get("samples", 1), "samples")
+        options = {name: value for name, value in options.items() if name != "samples"}
         self._probe.before_step(arguments[1:], options)  # the first is the optimizer
+        return arguments, options
 
     def _after_step(self, *_: Any) -> None:
         if _is_inner(self._optimizer):
@@ -65,7 +77,7 @@ class LocalOptimizer:
         self._probe.after_step(self._optimizer)
         self._stepped = True
         try:
-            self.engine.step([], self._addresses(), [], 1, 1.0, False)
+            self.engine.step([], self._addresses(), [], self._samples, 1.0, False)
         finally:  # also when this member's weights were not finite: what the others learned is there
             self._weights_written()
 
@@ -111,6 +123,103 @@ class LocalOptimizer:
                 for bridge, own in zip(self._bridges, aside, strict=True):
                     bridge.parameter.copy_(own)
 
+    # --- For checkpoints, as of DistributedOptimizer:
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The script's optimizer's."""
+        return self._optimizer.param_groups
+
+    @property
+    def name(self) -> str:
+        """Of the optimizer, as Python names it."""
+        return f"{type(self._optimizer).__module__}.{type(self._optimizer).__qualname__}"
+
+    @property
+    def place(self) -> int:
+        """In the run: how many rounds are over. The same on all members once they have come together."""
+        return self.engine.stats().rounds
+
+    @property
+    def moments(self) -> tuple[str, ...]:
+        """The engine has none: they are the script's optimizer's."""
+        return ()
+
+    def come_together(self, session: _core.Session, what: str) -> None:
+        """All members make rounds until each has called it: then their consensus weights are the same."""
+        session.all_gather(what, b"")
+        self.drain(_core.Level.epoch_ended)
+
+    def check_settings(self, group: dict[str, Any]) -> None:
+        """The engine uses none."""
+
+    def difference(self, here: dict[str, Any], there: dict[str, Any]) -> str | None:
+        """Members may differ in all of them."""
+
+    def own_tensors(self) -> dict[str, torch.Tensor]:
+        """This member's weights, and its optimizer's state: "own.<parameter>", "state.<place>.<key>".
+
+        What of the state is no tensor is in "state", as JSON. Raises Error("invalid_argument") for what JSON
+        cannot hold.
+        """
+        tensors = {_OWN + bridge.name: _host(bridge.parameter) for bridge in self._bridges}
+        others: dict[str, dict[str, Any]] = {}
+        for place, of_parameter in self._optimizer.state_dict()["state"].items():
+            for key, value in of_parameter.items():
+                if isinstance(value, torch.Tensor):
+                    tensors[f"{_STATE}.{place}.{key}"] = _host(value)
+                else:
+                    others.setdefault(str(place), {})[key] = value
+        return tensors | {_STATE: to_tensor(others)}
+
+    def check_own(self, own: dict[str, torch.Tensor], path: Path) -> None:
+        """Raises Error("mismatch") for what is not of this model and optimizer."""
+        for bridge in self._bridges:
+            there = own.get(_OWN + bridge.name)
+            if there is None or there.shape != bridge.parameter.shape or there.dtype is not torch.float32:
+                raise error(
+                    "mismatch",
+                    f"{path} does not hold '{_OWN + bridge.name}' as the model here has it: "
+                    f"{tuple(bridge.parameter.shape)} of torch.float32",
+                )
+        try:
+            self._state_of(own)
+        except (KeyError, ValueError, AttributeError) as cause:
+            raise error("mismatch", f"{path} holds no state of {self.name}: {cause}") from cause
+
+    def fill_own(self, own: dict[str, torch.Tensor]) -> None:
+        """The reverse of own_tensors()."""
+        with torch.no_grad():
+            for bridge in self._bridges:
+                bridge.parameter.copy_(own[_OWN + bridge.name])
+        state_dict = self._optimizer.state_dict()
+        state_dict["state"] = self._state_of(own)
+        self._optimizer.load_state_dict(state_dict)
+
+    def _state_of(self, own: dict[str, torch.Tensor]) -> dict[int, dict[str, Any]]:
+        """By the parameter's place in the optimizer. Raises ValueError or KeyError for what is none."""
+        state: dict[int, dict[str, Any]] = {}
+        for place, values in from_tensor(own[_STATE]).items():
+            state.setdefault(int(place), {}).update(values.items())
+        for name, tensor in own.items():
+            if name.startswith(_STATE + "."):
+                place, key = name.removeprefix(_STATE + ".").split(".", 1)
+                state.setdefault(int(place), {})[key] = tensor
+        count = sum(len(group["params"]) for group in self._optimizer.param_groups)
+        if any(not 0 <= place < count for place in state):
+            raise ValueError(f"it is of more than {count} parameters")
+        return state
+
+    def parameters_written(self) -> None:
+        """Somebody else than the engine wrote the parameters: looks at them anew."""
+        self._addresses()
+
+    def state_loaded(self, iteration: int) -> None:
+        """As of DistributedOptimizer; `iteration` is a round. Collective."""
+        self.engine.state_loaded(iteration, self._addresses())
+
+    # ---
+
     def stats(self) -> dict[str, float]:
         """Counters since the start: steps, bytes on the wire, seconds by stage (docs/stats.md)."""
         if self._remembered is not None:
@@ -152,6 +261,10 @@ class LocalOptimizer:
     def _weights_written(self) -> None:
         for bridge in self._bridges:
             bridge.weights_written()
+
+
+def _host(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def _is_inner(optimizer: torch.optim.Optimizer) -> bool:

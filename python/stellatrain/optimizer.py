@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from stellatrain import _core, forks
 from stellatrain.bridge import ParameterBridge
-from stellatrain.errors import error, number
+from stellatrain.errors import STEP_IN_CONSENSUS, error, number
 from stellatrain.optimizer_state import export_state, import_state
 from stellatrain.settings import MOMENTS, group_settings, kind_of
 
@@ -27,6 +28,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
     # GradScaler leaves unscaling and skipping to step(): a member that finds inf contributes nothing to the
     # iteration, so that nobody waits for a step that it skips.
     _step_supports_amp_scaling = True
+    holds_own_weights = False  # the parameters are the consensus weights
 
     def __init__(
         self,
@@ -42,6 +44,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
         super().__init__(optimizer.param_groups, optimizer.defaults)
         self._bridges = bridges
         self._stepped = False  # step() was called
+        self._in_consensus = False
         self._known = {bridge.parameter for bridge in bridges}
         self._engine = engine
         if optimizer.state:
@@ -62,6 +65,8 @@ class DistributedOptimizer(torch.optim.Optimizer):
         Raises Error("nonfinite") that names the parameter if a gradient holds NaN or infinity; this member
         then contributes nothing to the iteration, the others go on.
         """
+        if self._in_consensus:
+            raise error("invalid_argument", STEP_IN_CONSENSUS)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -104,6 +109,37 @@ class DistributedOptimizer(torch.optim.Optimizer):
         return self._kind
 
     @property
+    def name(self) -> str:
+        """Of the optimizer, for checkpoints."""
+        return self._kind.name
+
+    @property
+    def place(self) -> int:
+        """In the run, the same on all members: how many iterations have begun."""
+        return self.iteration
+
+    def come_together(self, session: _core.Session, what: str) -> None:
+        """For save() and load(): all members are at the same iteration anyway."""
+
+    def check_settings(self, group: dict[str, Any]) -> None:
+        """Raises for settings that the engine cannot use."""
+        group_settings(self._kind, group).validate()
+
+    def difference(self, here: dict[str, Any], there: dict[str, Any]) -> str | None:
+        """In what settings of a param_group differ that must not; KeyError for one that is not there."""
+        return group_settings(self._kind, here).first_difference(group_settings(self._kind, there))
+
+    def own_tensors(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint holds of this member beside the engine's arrays: nothing."""
+        return {}
+
+    def check_own(self, own: dict[str, torch.Tensor], path: Path) -> None:
+        """Of those, before anything is changed."""
+
+    def fill_own(self, own: dict[str, torch.Tensor]) -> None:
+        """The reverse of own_tensors()."""
+
+    @property
     def moments(self) -> tuple[str, ...]:
         """Names of the moments that the engine may come to hold."""
         return MOMENTS[self._kind]
@@ -121,7 +157,11 @@ class DistributedOptimizer(torch.optim.Optimizer):
     def consensus_weights(self) -> Iterator[None]:
         """The parameters hold the consensus weights anyway, once what is under way is in them. Collective."""
         self.drain(_core.Level.epoch_ended)
-        yield
+        self._in_consensus = True
+        try:
+            yield
+        finally:
+            self._in_consensus = False
 
     def stats(self) -> dict[str, float]:
         """Counters since the start: iterations, bytes on the wire, seconds by stage (docs/stats.md)."""

@@ -202,9 +202,12 @@ class Run:
         Under rule="local" those are the consensus weights, in place of this member's own, which come back
         behind; under "sparse" the model holds them anyway. Floating-point buffers are averaged over the
         members, others are member 0's; they come back, too. Nobody may step inside.
+
+        Raises Error("mismatch") where some members go in while others step: evaluate on all, each its part.
         """
         if self.optimizer is None:
             raise error("invalid_argument", "call distribute() first")
+        self.session.all_gather("consensus", b"")  # all are here, or those who step instead are told
         with self.optimizer.consensus_weights():
             own = {name: buffer.detach().clone() for name, buffer in self.model.named_buffers()}
             try:
@@ -231,7 +234,6 @@ class Run:
 
     def save(self, directory: str | Path, extra: dict[str, Any] | None = None) -> None:
         """Writes a checkpoint that load() resumes exactly. Collective. See stellatrain.checkpoint."""
-        self._refuse_checkpoints_of_local("save")
         checkpoint.save(self, directory, extra)
 
     def load(self, directory: str | Path, missing_ok: bool = False) -> dict[str, Any] | None:
@@ -239,16 +241,7 @@ class Run:
 
         missing_ok: return None, with nothing changed, if no member has a checkpoint there.
         """
-        self._refuse_checkpoints_of_local("load")
         return checkpoint.load(self, directory, missing_ok)
-
-    def _refuse_checkpoints_of_local(self, call: str) -> None:
-        if isinstance(self.optimizer, LocalOptimizer):
-            raise error(
-                "invalid_argument",
-                f"{call}() is not built for rule='local' yet; inside `with stellatrain.consensus():` "
-                "torch.save(model.state_dict()) keeps the weights, on one member",
-            )
 
     def add_loader(self, loader: Any) -> None:
         """`loader` deals out training data: from now on checkpoints hold its `epoch`."""

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import json
+import re
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import outcomes_of_members, run_members
+from safetensors.torch import load_file
 from training import adamw, flat, loss_of, mlp, vectors
 
 from stellatrain import DataLoader, Error
@@ -177,16 +182,13 @@ def test_a_parameter_that_is_not_finite_is_named_and_the_others_go_on() -> None:
     ("what", "sentence"),
     [
         ("half", "parameter '0.weight' is bfloat16; rule='local' needs float32 parameters"),
-        ("save", "save() is not built for rule='local' yet"),
-        ("load", "load() is not built for rule='local' yet"),
         ("optimizer", "optimizer is 'adam'; it must be one of torch's"),
     ],
 )
-def test_what_it_cannot_do_yet_is_refused(what: str, sentence: str, tmp_path: Any) -> None:
+def test_what_it_cannot_do_is_refused(what: str, sentence: str) -> None:
     def member(run: Run) -> None:
         net = mlp().bfloat16() if what == "half" else mlp()
         run.distribute(net, "adam" if what == "optimizer" else adamw(net), rule="local")
-        {"save": run.save, "load": run.load}[what](tmp_path)
 
     (failure,) = outcomes_of_members(1, member)
     assert isinstance(failure, Error)
@@ -279,6 +281,152 @@ def test_torch_s_optimizers_pass_and_learn_what_they_would_have(name: str) -> No
     train(plain, getattr(torch.optim, name)(plain.parameters(), lr=0.001), 20)
     (weights,) = run_members(1, member)
     assert torch.allclose(weights, flat(plain), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(("start", "steps"), [(1e-3, 10), (1e-3, 20), (1e-8, 1000), (1e-10, 100)])
+def test_a_learning_rate_that_rises_by_much_in_each_step_is_no_second_copy(start: float, steps: int) -> None:
+    def member(run: Run) -> None:
+        net = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.ReLU(), torch.nn.Linear(32, 4))
+        for layer in (net[0], net[2]):
+            torch.nn.init.zeros_(layer.bias)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+        _, optimizer = run.distribute(net, optimizer, rule="local")
+        scheduler = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=start, total_iters=steps)
+        for _ in range(40):
+            optimizer.zero_grad()
+            net(torch.randn(16, 8)).square().mean().backward()
+            optimizer.step()
+            scheduler.step()
+
+    for seed in range(3):
+        torch.manual_seed(seed)
+        run_members(1, member)
+
+
+def test_a_step_says_how_much_its_member_counts() -> None:
+    """One pulls to 0 and counts for 3, the other one to 4."""
+
+    def member(run: Run) -> float:
+        weight = torch.nn.Parameter(torch.full((64,), 2.0))
+        net = torch.nn.ParameterList([weight])
+        _, optimizer = run.distribute(net, torch.optim.SGD(net.parameters(), lr=0.05), rule="local")
+        for step in range(400):
+            optimizer.zero_grad()
+            (0.5 * (weight - 4 * run.rank).square()).sum().backward()
+            optimizer.step(samples=1 if run.rank else 3)
+            if step % 5 == 0:
+                run.mean(0.0)  # at one pace
+        run.finish()
+        return float(weight.detach().mean())
+
+    for mean in run_members(2, member):
+        assert abs(mean - 1) < 0.3
+
+
+def trained(run: Run, net: torch.nn.Module, steps: int, name: str = "AdamW") -> torch.optim.Optimizer:
+    """Its optimizer after so many steps, of other data on each member."""
+    optimizer = getattr(torch.optim, name)(net.parameters(), lr=0.01)
+    run.distribute(net, optimizer, rule="local")
+    torch.manual_seed(run.rank)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        (net(torch.randn(4, 13)) - run.rank).square().mean().backward()
+        optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("name", ["AdamW", "SGD", "Adafactor"])
+def test_a_checkpoint_has_what_all_agree_on_and_what_each_member_has_of_its_own(
+    world_size: int, name: str, tmp_path: Path
+) -> None:
+    def before(run: Run) -> tuple[Any, ...]:
+        net = mlp()
+        optimizer = trained(run, net, 12 + run.rank, name)
+        run.save(tmp_path, {"rank": run.rank})
+        own, state = flat(net), copy.deepcopy(optimizer.state_dict()["state"])
+        with run.consensus():
+            consensus = flat(net)
+        run.finish()
+        return own, state, run.optimizer.iteration, consensus
+
+    def after(run: Run) -> tuple[Any, ...]:
+        torch.manual_seed(99)
+        net = mlp()
+        optimizer = trained(run, net, 3, name)
+        assert run.load(tmp_path) == {"rank": run.rank}
+        own, iteration = flat(net), run.optimizer.iteration
+        state = copy.deepcopy(optimizer.state_dict()["state"])
+        digest = run.digest()
+        train(net, optimizer, 5)
+        run.finish()
+        return own, state, iteration, digest, flat(net)
+
+    saved, loaded = run_members(world_size, before), run_members(world_size, after)
+    for (own, state, iteration, _), (own_again, state_again, iteration_again, *rest) in zip(
+        saved, loaded, strict=True
+    ):
+        assert torch.equal(own, own_again)
+        assert iteration == iteration_again
+        assert_equal_states(state, state_again)
+        assert rest[0] == loaded[0][3]
+        assert torch.equal(rest[1], loaded[0][4])
+    name = json.loads((tmp_path / "latest.json").read_text())["name"]
+    plain = mlp()
+    plain.load_state_dict(load_file(tmp_path / f"model-{name}.safetensors"))
+    assert torch.allclose(flat(plain), saved[0][3], atol=0.05)  # consensus() made a round or two more
+
+
+def assert_equal_states(one: Any, other: Any) -> None:
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_equal_states(one[key], other[key])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert_equal_states(a, b)
+    else:
+        assert one == other
+
+
+def test_a_checkpoint_of_the_other_rule_or_optimizer_is_a_mismatch(tmp_path: Path) -> None:
+    def save(run: Run) -> None:
+        trained(run, mlp(), 3)
+        run.save(tmp_path)
+        run.finish()
+
+    def load(run: Run, rule: str, name: str) -> None:
+        net = mlp()
+        optimizer = getattr(torch.optim, name)(net.parameters(), lr=0.01)
+        run.distribute(net, optimizer, rule=rule)
+        run.load(tmp_path)
+
+    run_members(2, save)
+    for rule, name in (("sparse", "AdamW"), ("local", "SGD")):
+        for failure in outcomes_of_members(2, lambda run, rule=rule, name=name: load(run, rule, name)):
+            assert isinstance(failure, Error)
+            assert failure.code == "mismatch"
+            assert "was saved with the optimizer 'torch.optim.adamw.AdamW'" in str(failure)
+
+
+def test_members_that_save_at_different_steps_are_told(tmp_path: Path) -> None:
+    """No step waits for anybody, but save() does."""
+
+    def member(run: Run) -> None:
+        net = mlp()
+        optimizer = trained(run, net, 3)
+        if run.rank == 0:
+            run.save(tmp_path)
+        train(net, optimizer, 3)
+        run.finish()
+
+    for failure in outcomes_of_members(3, member):
+        assert isinstance(failure, Error)
+        assert failure.code == "mismatch"
+        assert re.search(r'member 0 .* waits in all_gather "save" .* waits in finish\(\)', str(failure))
 
 
 def test_lbfgs_with_its_closure_passes() -> None:

@@ -57,6 +57,14 @@ def mean_on_rank_0_only(run: Run, train: Train, _: Path) -> None:
     train(4)
 
 
+def evaluate_on_rank_0_only(run: Run, train: Train, _: Path) -> None:
+    train(4)
+    if run.rank == 0:
+        with run.consensus():
+            pass
+    train(4)
+
+
 def one_step_less_before_a_mean(run: Run, train: Train, _: Path) -> None:
     train(3 if run.rank == 0 else 4)
     run.mean(1.0)
@@ -100,6 +108,16 @@ def read_state_while_the_others_mean(run: Run, train: Train, _: Path) -> None:
             mean_on_rank_0_only,
             1,
             r'member 0 .* in all_gather "mean" .* after iteration 4, for member [12] .* in step\(\)',
+        ),
+        (
+            evaluate_on_rank_0_only,
+            0,
+            r'member 0 .* in all_gather "consensus" .* after iteration 4, for member [12] .* in step\(\)',
+        ),
+        (
+            evaluate_on_rank_0_only,
+            1,
+            r'member 0 .* in all_gather "consensus" .* after iteration 4, for member [12] .* in step\(\)',
         ),
         (
             one_step_less_before_a_mean,
