@@ -7,7 +7,7 @@ export CCACHE_BASEDIR := $(CURDIR)
 export CCACHE_NOHASHDIR := 1
 
 .PHONY: help demo test install setup build-tests test-cpp test-python lint format \
-        bench bench-kernels bench-hiding bench-convergence soak asan tsan emulate-avx512 fuzz clean
+        bench bench-kernels bench-hiding bench-silence bench-convergence soak asan tsan emulate-avx512 fuzz clean
 
 help:  ## This list
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 19
@@ -58,6 +58,9 @@ bench-kernels: setup  ## Kernels against the memory bus and against torch, in on
 
 bench-hiding: install  ## Does the network hide? Steps/s at 100 Mbps against no network (docs/benchmarks/hiding.md)
 	$(PYTHON) -m bench.hiding
+
+bench-silence: install  ## Does rule="local" wait? Steps/s on slow and cut links (docs/benchmarks/silence.md)
+	$(PYTHON) -m bench.silence
 
 bench-convergence: setup  ## What update rules learn from equal bytes; ARGS="--plan sweep ..." (docs/benchmarks/convergence.md)
 	$(PYTHON) -m bench.convergence $(ARGS)
