@@ -167,7 +167,7 @@ EngineStats PipelinedEngine::stats() const {
 }
 
 const char* place_of(Level level) {
-  return level == Level::finished ? "in finish()" : "at the end of its DataLoader's epoch, or in consensus()";
+  return level == Level::finished ? "in finish()" : "at the end of its DataLoader's epoch";
 }
 
 void check_parameters(std::span<const TensorSpec> tensors, std::span<float* const> parameters) {
