@@ -53,6 +53,7 @@ LocalEngine::LocalEngine(NetThread& net, Group& group, std::unique_ptr<LocalRule
       max_drift_(options.max_drift_seconds),
       step_timeout_(options.step_timeout_seconds),
       choose_coding_(options.wire == "auto"),
+      given_coding_(choose_coding_ ? ValueCoding::int1 : coding_named(options.wire)),
       last_taken_(Clock::now()) {
   rule_.on_newcomers(
       [&net, &group](const std::vector<Rank>& newcomers, Digest digest, std::span<const float> weights) {
@@ -78,13 +79,17 @@ void LocalEngine::step(const StepInput& input) {
                                                  "; it must be 0, or lie between 1e-9 and 1e12");
   }
   if (input.samples > 0) {  // what ends the run counts as steps did, not as their last one
-    weight_ += (steps_ == 0 ? 1 : kSmoothing) * (input.samples - weight_);
+    weight_ += (weight_ == 0 ? 1 : kSmoothing) * (input.samples - weight_);
   }
   ++steps_;
   note_step_time();
   if (alone()) return;  // its weights are everybody's
   take_what_is_over(input.parameters);
-  if (!takes_part(input.parameters, "in step()")) return bound_drift(input.parameters);
+  if (!takes_part(input.parameters, "in step()")) {
+    bound_drift(input.parameters);
+    last_step_ = Clock::now();
+    return;
+  }
   bound_drift(input.parameters);
   choose_size();
   if (begun() == taken_) last_taken_ = Clock::now();  // nothing is awaited: there is no drift yet
@@ -144,7 +149,8 @@ void LocalEngine::choose_size() {
   const auto measured = rule_.newly_measured();
   if (!measured) return;
   const FragmentSchedule& schedule = rule_.schedule();
-  const std::size_t most = schedule.most();
+  const std::size_t most =
+      choose_coding_ ? schedule.most() : std::min(schedule.most(), most_blocks(given_coding_));
   const std::size_t least =
       std::min(std::max(kLeastFragment / kFragmentBlock, schedule.total() / kMostInACycle), most);
   RoundSize now = measured->size;
@@ -236,9 +242,9 @@ void LocalEngine::drain(Level level, std::span<float* const> parameters, std::sp
   check_parameters(tensors(), parameters);
   StepInput input;
   input.parameters = parameters;
-  input.samples = weight_;
+  input.samples = weight_ == 0 ? 1 : weight_;
   last_step_.reset();  // what follows is no step
-  const char* where = place_of(level);
+  const char* where = level == Level::finished ? "in finish()" : "in consensus(), save() or load()";
   if (alone()) {
     rule_.read_parameters(parameters);
     rule_.weights_loaded(begun());
@@ -319,7 +325,7 @@ SelectorState LocalEngine::selector_state() {
 }
 
 bool LocalEngine::set_selector_state(const SelectorState& state) {
-  if (state.selector != kSchedule || state.words.empty()) return false;
+  if (state.selector != kSchedule || state.words.size() < 2) return false;
   const auto schedule = std::span(state.words).subspan(1);
   if (!rule_.schedule().set_state(schedule) &&
       !rule_.schedule().set_state(schedule.first(schedule.size() - 1)))

@@ -63,10 +63,11 @@ class LocalEngine final : public PipelinedEngine {
   const std::chrono::duration<double> max_drift_;
   const std::chrono::duration<double> step_timeout_;
   const bool choose_coding_;
+  const ValueCoding given_coding_;                  // where the engine does not choose it
   std::chrono::milliseconds usual_peer_timeout_{};  // of the group
   Iteration steps_ = 0;
   Iteration taken_ = 0;                         // rounds, into the parameters
-  double weight_ = 1;                           // of what this member learns
+  double weight_ = 0;                           // of what this member learns, smoothed; 0 before it said so
   std::optional<Clock::time_point> last_step_;  // its end; nothing where it was not followed by another one
   Clock::time_point last_taken_;
   double step_seconds_ = 0;  // smoothed; 0 before the second step

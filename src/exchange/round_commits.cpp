@@ -16,7 +16,6 @@ RoundCommits::RoundCommits(std::uint32_t members, Iteration committed)
       contributing_(RankSet::all(members)),
       listening_(members),
       again_(members),
-      listed_(members),
       audience_(RankSet::all(members)) {}
 
 void RoundCommits::holds(Rank rank, Iteration round, const RankSet& set) {
@@ -25,11 +24,9 @@ void RoundCommits::holds(Rank rank, Iteration round, const RankSet& set) {
 }
 
 void RoundCommits::rejoins(Rank rank) {
-  // From the beginning, if it listens or was let in: it has missed something.
-  if (contributing_.has(rank) || listening_.has(rank) || listed_.has(rank)) again_.add(rank);
-  contributing_.remove(rank);
+  again_.add(rank);
+  contributing_.remove(rank);  // let in too early: it has missed something
   listening_.remove(rank);
-  if (!again_.has(rank)) listening_.add(rank);
   audience_.add(rank);
 }
 
@@ -53,7 +50,7 @@ std::optional<RoundMessage> RoundCommits::commit() {
   RoundMessage commit = round_message(RoundMessageKind::commit, round(), members());
   commit.set = set();
   commit.contributing = contributing_;
-  commit.listening = listed_ = listening_;
+  commit.listening = listening_;
   plan_.commit(commit);
   for (auto& of_member : reports_) of_member.erase(commit.round);
   return commit;

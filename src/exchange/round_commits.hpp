@@ -55,8 +55,7 @@ class RoundCommits {
   RoundPlan plan_;
   std::vector<std::map<Iteration, RankSet>> reports_;  // by rank: the newest of each round that is to come
   RankSet contributing_, listening_;                   // as the next commit will say
-  RankSet again_;                                      // listening, but for one commit
-  RankSet listed_;                                     // as listening, by the newest commit
+  RankSet again_;  // to be listed as listening, after one commit that does not
   RankSet audience_;
 };
 

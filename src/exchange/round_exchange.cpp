@@ -60,8 +60,9 @@ RankSet RoundExchange::recipients(Iteration round) {
   for (Rank rank = 0; rank < members(); ++rank) {
     if (plan_.contributing(round).has(rank)) to.add(rank);
     if (!plan_.listening(round).has(rank)) continue;
-    backlog = std::max(backlog, group().queued_bytes(rank));
-    if (group().queued_bytes(rank) < kMostQueued) to.add(rank);  // or it begins anew, once it sees the gap
+    const std::size_t queued = group().queued_payload_bytes(rank);
+    backlog = std::max(backlog, queued);
+    if (queued < kMostQueued) to.add(rank);  // or it begins anew, once it sees the gap
   }
   backlog_ = backlog;
   return to;
@@ -216,7 +217,7 @@ void RoundExchange::leave() {
 }
 
 void RoundExchange::rejoin() {
-  expects_gap_ = state_ != State::left_out;
+  expects_gap_ = true;
   state_ = State::rejoining;
   admitted_from_.reset();
   kept_bytes_ = 0;

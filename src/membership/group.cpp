@@ -36,7 +36,7 @@ void Group::on_weights(std::function<void(Rank, Bytes)> handler) { mesh_->on_wei
 void Group::send_weights(Rank to, std::vector<std::shared_ptr<const Bytes>> parts) {
   mesh_->send_weights(to, std::move(parts));
 }
-std::size_t Group::queued_bytes(Rank to) const { return mesh_->queued_bytes(to); }
+std::size_t Group::queued_payload_bytes(Rank to) const { return mesh_->queued_payload_bytes(to); }
 void Group::discard_payloads() { mesh_->discard_payloads(); }
 bool Group::waits_in_call() const { return mesh_->waits_in_call(); }
 std::chrono::milliseconds Group::peer_timeout() const { return mesh_->options().peer_timeout; }

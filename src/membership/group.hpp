@@ -109,8 +109,8 @@ class Group {
   void on_weights(std::function<void(Rank from, Bytes part)> handler);
   // In place of those that are queued for it. Each part has at most kMaxWeights bytes of net/frame.hpp.
   void send_weights(Rank to, std::vector<std::shared_ptr<const Bytes>> parts);
-  // Bytes that wait to be sent to that member.
-  std::size_t queued_bytes(Rank to) const;
+  // Of payloads that wait to be sent to that member.
+  std::size_t queued_payload_bytes(Rank to) const;
   // Drops the payloads that wait to be sent.
   void discard_payloads();
   std::chrono::milliseconds peer_timeout() const;

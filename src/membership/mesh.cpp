@@ -264,9 +264,9 @@ void Mesh::discard_payloads() {
   }
 }
 
-std::size_t Mesh::queued_bytes(Rank to) const {
+std::size_t Mesh::queued_payload_bytes(Rank to) const {
   const auto& connection = peers_.at(to).connection;
-  return connection ? connection->queued_bytes() : 0;
+  return connection ? connection->queued_bytes(FrameType::payload) : 0;
 }
 
 void Mesh::send_weights(Rank to, std::vector<std::shared_ptr<const Bytes>> bodies) {

@@ -42,7 +42,7 @@ class Mesh {
   void send_round(Rank to, std::shared_ptr<const Bytes> body);
   bool waits_in_call() const { return gathering_ > 0; }
   void discard_payloads();
-  std::size_t queued_bytes(Rank to) const;
+  std::size_t queued_payload_bytes(Rank to) const;
   void send_weights(Rank to, std::vector<std::shared_ptr<const Bytes>> bodies);
   void set_peer_timeout(std::chrono::milliseconds timeout);
   std::chrono::nanoseconds silent_for(Rank peer) const;

@@ -202,6 +202,14 @@ void Connection::discard(FrameType type) {
   });
 }
 
+std::size_t Connection::queued_bytes(FrameType type) const {
+  std::size_t bytes = 0;
+  for (const auto& [order, outgoing] : queue_) {
+    if (outgoing.type == type) bytes += kFrameHeaderSize + size_of(outgoing.body);
+  }
+  return bytes;
+}
+
 void Connection::set_peer_timeout(std::chrono::milliseconds timeout) {
   options_.peer_timeout = timeout;
   tune(stream_, timeout);

@@ -71,6 +71,8 @@ class Connection {
   // All that was queued before close() has been handed to the kernel.
   bool flushed() const { return flushed_; }
   std::size_t queued_bytes() const { return queued_bytes_; }
+  // The same of the frames of one type, but for one that is half sent.
+  std::size_t queued_bytes(FrameType type) const;
   Traffic traffic();
 
  private:

@@ -113,15 +113,17 @@ TEST(RoundCommits, AMemberThatWasLeftOutHearsAndThenContributesAgain) {
   commits.rejoins(3);
   EXPECT_EQ(commits.audience(), of({0, 1, 2, 3}));
   report(commits, 2, rest);
+  EXPECT_EQ(committed(commits).listening, of({}));  // whoever asks can tell old commits from new ones
+  report(commits, 3, rest);
   RoundMessage commit = committed(commits);
   EXPECT_EQ(commit.contributing, rest);
   EXPECT_EQ(commit.listening, of({3}));
   commits.ready(3);
-  report(commits, 3, rest);
+  report(commits, 4, rest);
   commit = committed(commits);
   EXPECT_EQ(commit.contributing, of({0, 1, 2, 3}));
   EXPECT_EQ(commit.listening, of({}));
-  for (const Iteration round : {4, 5}) {  // the notice
+  for (const Iteration round : {5, 6}) {  // the notice
     EXPECT_EQ(commits.set(), rest);
     report(commits, round, rest);
     EXPECT_EQ(committed(commits).round, round);
@@ -134,13 +136,13 @@ TEST(RoundCommits, WhoAsksAgainIsNoListenerForOneCommitSoThatItIsANewcomerOnceMo
   commits.leave_out(of({0, 1}, 3), of({}, 3));
   commits.rejoins(2);
   const RankSet rest = of({0, 1}, 3);
-  report(commits, 1, rest);
-  EXPECT_EQ(committed(commits).listening, of({2}, 3));
-  Iteration round = 2;
+  Iteration round = 1;
   const auto next = [&] {
     report(commits, round++, rest);
     return committed(commits).listening;
   };
+  EXPECT_EQ(next(), of({}, 3));
+  EXPECT_EQ(next(), of({2}, 3));
   for (const bool silent : {false, true}) {
     if (silent) commits.stop_listening(2);  // between two commits: the others would see no gap
     commits.rejoins(2);

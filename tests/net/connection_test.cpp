@@ -161,6 +161,8 @@ TEST(Connection, WhatIsQueuedOfOneTypeMayBeDropped) {
   link.left.send(FrameType::weights, text("one"));
   link.left.send(FrameType::payload, text("two"));
   link.left.send(FrameType::weights, text("three"));
+  EXPECT_EQ(link.left.connection().queued_bytes(FrameType::payload), kFrameHeaderSize + 3);
+  EXPECT_EQ(link.left.connection().queued_bytes(FrameType::weights), 2 * kFrameHeaderSize + 8);
   link.left.on_thread([](Connection& connection) { connection.discard(FrameType::weights); });
   EXPECT_EQ(link.left.connection().queued_bytes(), kFrameHeaderSize + 3);
   link.left.send(FrameType::weights, text("four"));

@@ -392,6 +392,78 @@ def assert_equal_states(one: Any, other: Any) -> None:
         assert one == other
 
 
+def test_a_checkpoint_has_parameters_beside_the_model_and_each_members_own_settings(tmp_path: Path) -> None:
+    def prepared(run: Run, turned: bool) -> tuple[torch.nn.Module, torch.nn.Parameter, torch.optim.Optimizer]:
+        """turned: the parameters come in another order."""
+        net, scale = mlp(), torch.nn.Parameter(torch.ones(5))
+        parameters = [scale, *net.parameters()][:: -1 if turned else 1]
+        optimizer = torch.optim.AdamW(parameters, lr=0.01 * (run.rank + 1))
+        run.distribute(net, optimizer, rule="local")
+        for _ in range(3):
+            optimizer.zero_grad()
+            (net(torch.ones(4, 13)) * scale - run.rank).square().mean().backward()
+            optimizer.step()
+        return net, scale, optimizer
+
+    def save(run: Run) -> tuple[torch.Tensor, torch.Tensor, float]:
+        _, scale, optimizer = prepared(run, turned=False)
+        run.save(tmp_path)
+        moment = optimizer.state[scale]["exp_avg"].clone()
+        kept = scale.detach().clone(), moment, optimizer.param_groups[0]["lr"]
+        run.finish()
+        return kept
+
+    def load(run: Run) -> tuple[torch.Tensor, torch.Tensor, float]:
+        _, scale, optimizer = prepared(run, turned=True)
+        optimizer.param_groups[0]["lr"] = 7
+        run.load(tmp_path)
+        return scale.detach().clone(), optimizer.state[scale]["exp_avg"], optimizer.param_groups[0]["lr"]
+
+    for saved, loaded in zip(run_members(2, save), run_members(2, load), strict=True):
+        assert_equal_states(list(saved), list(loaded))
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "sentence"),
+    [
+        ("lbfgs", "invalid_argument", "LBFGS holds what a checkpoint cannot: "),
+        ("nan", "nonfinite", "the parameter '0.weight' holds NaN or infinity: it is not saved"),
+    ],
+)
+def test_what_cannot_be_saved_leaves_the_checkpoint_before(
+    what: str, code: str, sentence: str, tmp_path: Path
+) -> None:
+    def member(run: Run) -> None:
+        net = mlp()
+        kind = torch.optim.LBFGS if what == "lbfgs" else torch.optim.SGD
+        optimizer = kind(net.parameters(), lr=0.01)
+        run.distribute(net, optimizer, rule="local")
+        run.save(tmp_path)
+        before = (tmp_path / "latest.json").read_bytes()
+        if what == "lbfgs":
+            for batch in vectors(3, 4):
+
+                def closure(batch=batch):
+                    optimizer.zero_grad()
+                    loss = loss_of(net, batch)
+                    loss.backward()
+                    return loss
+
+                optimizer.step(closure)
+        else:
+            with torch.no_grad():
+                net[0].weight[3, 4] = torch.nan
+        try:
+            run.save(tmp_path)
+        finally:
+            assert (tmp_path / "latest.json").read_bytes() == before
+
+    (failure,) = outcomes_of_members(1, member)
+    assert isinstance(failure, Error)
+    assert failure.code == code
+    assert sentence in str(failure)
+
+
 def test_a_checkpoint_of_the_other_rule_or_optimizer_is_a_mismatch(tmp_path: Path) -> None:
     def save(run: Run) -> None:
         trained(run, mlp(), 3)
