@@ -75,8 +75,11 @@ def fill_engine(run: Run, tensors: Tensors, moments: list[tuple[str, int]]) -> N
         first = begin // BLOCK if name == "steps" else begin
         values.copy_(whole[first : first + values.numel()].to(values.dtype))
     for name, words in tensors.items():
-        if name.startswith(SELECTOR):  # of another selector or of other buckets, it does not count
-            optimizer.engine.set_selector_state(name.removeprefix(SELECTOR), words.tolist())
+        if not name.startswith(SELECTOR):
+            continue
+        taken = optimizer.engine.set_selector_state(name.removeprefix(SELECTOR), words.tolist())
+        if not taken and optimizer.holds_own_weights:  # else it is of another selector or of other buckets
+            raise error("mismatch", f"'{name}' is no schedule of rounds of this model")
 
 
 def model_keys(model: torch.nn.Module) -> dict[str, str]:
@@ -105,7 +108,7 @@ def model_tensors(run: Run, averaged: Tensors, consensus: Tensors) -> tuple[Tens
     held = host(parameters(run).items())
     if run.optimizer.holds_own_weights:
         for bridge in run.optimizer.bridges:
-            held[bridge.name] = consensus[f"weights.{bridge.name}"].view(bridge.parameter.shape)
+            held[bridge.name] = consensus[f"weights.{bridge.name}"].view(bridge.parameter.shape).clone()
     others = {PARAMETER + name: tensor for name, tensor in held.items() if name not in keys}
     return {keys[name]: tensor for name, tensor in (held | averaged).items() if name in keys}, others
 

@@ -10,15 +10,10 @@ from typing import Any
 
 import torch
 
-from stellatrain import _core, forks
+from stellatrain import _core, forks, local_state
 from stellatrain.bridge import ParameterBridge
 from stellatrain.errors import STEP_IN_CONSENSUS, error, number
-from stellatrain.extra import from_tensor, to_tensor
 from stellatrain.write_probe import WriteProbe
-
-# Names in a member's file of a checkpoint.
-_OWN = "own."  # the parameter's name follows
-_STATE = "state"
 
 
 class LocalOptimizer:
@@ -157,58 +152,16 @@ class LocalOptimizer:
         """Members may differ in all of them."""
 
     def own_tensors(self) -> dict[str, torch.Tensor]:
-        """This member's weights, and its optimizer's state: "own.<parameter>", "state.<place>.<key>".
-
-        What of the state is no tensor is in "state", as JSON. Raises Error("invalid_argument") for what JSON
-        cannot hold.
-        """
-        tensors = {_OWN + bridge.name: _host(bridge.parameter) for bridge in self._bridges}
-        others: dict[str, dict[str, Any]] = {}
-        for place, of_parameter in self._optimizer.state_dict()["state"].items():
-            for key, value in of_parameter.items():
-                if isinstance(value, torch.Tensor):
-                    tensors[f"{_STATE}.{place}.{key}"] = _host(value)
-                else:
-                    others.setdefault(str(place), {})[key] = value
-        return tensors | {_STATE: to_tensor(others)}
+        """This member's weights, and its optimizer's state: see stellatrain.local_state."""
+        return local_state.own_tensors(self._optimizer, self._bridges)
 
     def check_own(self, own: dict[str, torch.Tensor], path: Path) -> None:
         """Raises Error("mismatch") for what is not of this model and optimizer."""
-        for bridge in self._bridges:
-            there = own.get(_OWN + bridge.name)
-            if there is None or there.shape != bridge.parameter.shape or there.dtype is not torch.float32:
-                raise error(
-                    "mismatch",
-                    f"{path} does not hold '{_OWN + bridge.name}' as the model here has it: "
-                    f"{tuple(bridge.parameter.shape)} of torch.float32",
-                )
-        try:
-            self._state_of(own)
-        except (KeyError, ValueError, AttributeError) as cause:
-            raise error("mismatch", f"{path} holds no state of {self.name}: {cause}") from cause
+        local_state.check_own(self._optimizer, self._bridges, own, path)
 
     def fill_own(self, own: dict[str, torch.Tensor]) -> None:
         """The reverse of own_tensors()."""
-        with torch.no_grad():
-            for bridge in self._bridges:
-                bridge.parameter.copy_(own[_OWN + bridge.name])
-        state_dict = self._optimizer.state_dict()
-        state_dict["state"] = self._state_of(own)
-        self._optimizer.load_state_dict(state_dict)
-
-    def _state_of(self, own: dict[str, torch.Tensor]) -> dict[int, dict[str, Any]]:
-        """By the parameter's place in the optimizer. Raises ValueError or KeyError for what is none."""
-        state: dict[int, dict[str, Any]] = {}
-        for place, values in from_tensor(own[_STATE]).items():
-            state.setdefault(int(place), {}).update(values.items())
-        for name, tensor in own.items():
-            if name.startswith(_STATE + "."):
-                place, key = name.removeprefix(_STATE + ".").split(".", 1)
-                state.setdefault(int(place), {})[key] = tensor
-        count = sum(len(group["params"]) for group in self._optimizer.param_groups)
-        if any(not 0 <= place < count for place in state):
-            raise ValueError(f"it is of more than {count} parameters")
-        return state
+        local_state.fill_own(self._optimizer, self._bridges, own)
 
     def parameters_written(self) -> None:
         """Somebody else than the engine wrote the parameters: looks at them anew."""
@@ -261,10 +214,6 @@ class LocalOptimizer:
     def _weights_written(self) -> None:
         for bridge in self._bridges:
             bridge.weights_written()
-
-
-def _host(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def _is_inner(optimizer: torch.optim.Optimizer) -> bool:
