@@ -39,10 +39,21 @@ class Local(Rule):
     budget. `bits` of a value: by default 1, and more only as far as the whole model goes in every step.
     All weights are equal, and all members take part in every round. `share` below 1: of each 1024 values of
     a fragment only so many are sent, the largest, as signs (codes.sparse_signs).
+
+    `pull` above 0 hides that share of what a member has not told from its own model when its fragment is
+    merged, in a residual that is told all the same.
     """
 
-    def __init__(self, setting: Setting, bits: int | None = None, delay: int = 1, share: float = 1.0) -> None:
+    def __init__(
+        self,
+        setting: Setting,
+        bits: int | None = None,
+        delay: int = 1,
+        share: float = 1.0,
+        pull: float = 0.0,
+    ) -> None:
         super().__init__(setting)
+        self._pull = pull
         self._delay = delay
         self._share = share
         self._blocks = self.layout.width // BLOCK
@@ -54,6 +65,7 @@ class Local(Rule):
         self._x = x
         self._weights = x[0].clone()
         self._in_flight = torch.zeros_like(x)
+        self._hidden = torch.zeros_like(x) if self._pull else None
         self._rounds: deque[_Round] = deque()
         self._optimizer = self.recipe.attach(x)
 
@@ -70,6 +82,8 @@ class Local(Rule):
 
     def _send(self, t: int, fragment: slice) -> None:
         untold = self._x[:, fragment] - self._weights[fragment] - self._in_flight[:, fragment]
+        if self._hidden is not None:
+            untold += self._hidden[:, fragment]
         if self._share < 1:
             said, sizes = codes.sparse_signs(untold, self._share, _CHUNK)
             size = sizes.mean().item()
@@ -81,10 +95,15 @@ class Local(Rule):
         self.count_all_gather(size)
 
     def _merge(self, round_: _Round) -> None:
-        mean = round_.codes.mean(0)
-        self._weights[round_.fragment] += mean
-        self._x[:, round_.fragment] += mean - round_.codes
-        self._in_flight[:, round_.fragment] -= round_.codes
+        fragment, mean = round_.fragment, round_.codes.mean(0)
+        self._weights[fragment] += mean
+        self._x[:, fragment] += mean - round_.codes
+        self._in_flight[:, fragment] -= round_.codes
+        if self._hidden is not None:
+            x, hidden = self._x[:, fragment], self._hidden[:, fragment]
+            aside = self._pull * (x - self._weights[fragment] - self._in_flight[:, fragment])
+            x -= aside
+            hidden += aside
 
     def _fragments(self, t: int) -> Iterator[slice]:
         """Yields the elements whose turn it is: one window, or two where it goes round the end."""
