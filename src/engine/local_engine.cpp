@@ -14,12 +14,15 @@ namespace stella {
 namespace {
 
 constexpr unsigned kUnderWay = FragmentSchedule::kUnderWay;
+// Sizes, and who contributes, are announced equally early.
+static_assert(FragmentSchedule::kNotice == kRoundNotice);
 constexpr double kSmoothing = 0.2;                // weight of the newest of times
 constexpr double kLongestOfAverage = 4;           // as long as the average may one step seem
 constexpr std::size_t kLeastFragment = 64 << 10;  // values: below, headers and wake-ups are what it costs
 constexpr std::size_t kMostBacklog = 8 << 20;     // bytes, for a member that hears the rounds
-constexpr std::size_t kMostInACycle = 64;         // fragments: a cycle must not take for ever
-constexpr const char* kSchedule = "rounds";       // the name of its state in checkpoints
+constexpr unsigned kMostBits = 32;
+constexpr std::size_t kMostInACycle = 64;    // fragments: a cycle must not take for ever
+constexpr const char* kSchedule = "rounds";  // the name of its state in checkpoints
 // Of what a member hears, and at least so many steps: then it begins anew.
 constexpr std::chrono::duration<double> kSilence = std::chrono::seconds(30);
 constexpr int kSilentSteps = 4;
@@ -156,11 +159,11 @@ void LocalEngine::choose_size() {
   RoundSize now = measured->size;
   if (!choose_coding_) now.bits = 1;  // given: only fragments may change
   RoundSize next = next_size(now, {step_seconds_, kUnderWay * measured->seconds}, least, most);
-  while (choose_coding_ && next.bits > now.bits && most_blocks(coding_of_bits(next.bits)) < most)
-    next.bits = now.bits;
+  if (most_blocks(coding_of_bits(next.bits)) < most) next.bits = now.bits;
   if (rounds().backlog() > kMostBacklog) {  // whoever only listens has a slower link than the rest
     next = {std::max(least, std::min(now.blocks, next.blocks) / 2), std::min(now.bits, next.bits)};
   }
+  if (!choose_coding_) next.bits = kMostBits;  // who chooses its coding has no wish for that of others
   rule_.ask_for(next);
 }
 

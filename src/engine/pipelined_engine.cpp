@@ -166,10 +166,6 @@ EngineStats PipelinedEngine::stats() const {
   return stats;
 }
 
-const char* place_of(Level level) {
-  return level == Level::finished ? "in finish()" : "at the end of its DataLoader's epoch";
-}
-
 void check_parameters(std::span<const TensorSpec> tensors, std::span<float* const> parameters) {
   if (parameters.size() != tensors.size()) {
     throw Error(ErrorCode::invalid_argument, "the model has " + std::to_string(tensors.size()) +

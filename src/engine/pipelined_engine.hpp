@@ -79,8 +79,6 @@ class PipelinedEngine : public Engine {
   std::unique_ptr<Pipeline> pipeline_;
 };
 
-// "in finish()": where a trainer waits that drains to that level, for errors. A literal.
-const char* place_of(Level level);
 // Throws Error(invalid_argument) that says which value, and what it may be.
 void check_options(const EngineOptions& options);
 // The same for a trainer's memory: one address per tensor, none null that has elements.

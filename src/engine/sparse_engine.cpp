@@ -40,7 +40,7 @@ void SparseEngine::drain(Level level, std::span<float* const> parameters,
   input.parameters = parameters;
   input.groups = groups;
   input.skip = true;
-  const char* where = place_of(level);
+  const char* where = level == Level::finished ? "in finish()" : "at the end of its DataLoader's epoch";
   Iteration t = 0;
   do {
     t = begin_next(level, input)->iteration;

@@ -97,11 +97,15 @@ asio::awaitable<Gathered> Exchange::all_gather(PayloadPtr mine) {
   co_await gathering->complete.wait();
   longest_ = std::max(longest_, std::chrono::duration_cast<std::chrono::milliseconds>(
                                     std::chrono::steady_clock::now() - began));
-  Gathered gathered{key.first, gathering->payloads, gathering->newcomers};
+  co_return result(key, *gathering);
+}
+
+Gathered Exchange::result(Key key, const Round& round) const {
+  Gathered gathered{key.first, round.payloads, round.newcomers};
   for (Rank rank = 0; rank < members(); ++rank) {
-    if (!gathering->of->has(rank)) gathered.payloads[rank] = nullptr;
+    if (!round.of->has(rank)) gathered.payloads[rank] = nullptr;
   }
-  co_return gathered;
+  return gathered;
 }
 
 void Exchange::began(Iteration iteration) { group_.set_begun(iteration); }

@@ -106,6 +106,8 @@ class Exchange {
   void forget_round(Key key) { rounds_.erase(key); }
   void forget_rounds() { rounds_.clear(); }
   RankSet missing(Key key, const Round& round) const;
+  // What it brings, once it is decided whom it is of.
+  Gathered result(Key key, const Round& round) const;
   // Resumes who waits for it.
   void complete(Key key, Round& round);
   // Up to this iteration every all-gather of the bucket is complete.

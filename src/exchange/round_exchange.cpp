@@ -199,11 +199,7 @@ void RoundExchange::begin_to_listen(const RoundMessage& commit) {
   plan_.begin_with(commit);
   listens_from_ = commit.round + kRoundNotice;
   heard_ = listens_from_ - 1;
-  while (!rounds().empty() && rounds().begin()->first.first <= heard_) {
-    for (const PayloadPtr& payload : rounds().begin()->second->payloads)
-      if (payload) kept_bytes_ -= payload->bytes().size();
-    forget_round(rounds().begin()->first);
-  }
+  while (!rounds().empty() && rounds().begin()->first.first <= heard_) drop(Key(rounds().begin()->first));
   handlers_.listens(listens_from_);
 }
 
@@ -251,6 +247,14 @@ std::string RoundExchange::who_is_out() const {
   return all;
 }
 
+// A round that was kept to be heard.
+void RoundExchange::drop(Key key) {
+  for (const PayloadPtr& payload : round(key)->payloads) {
+    if (payload) kept_bytes_ -= payload->bytes().size();
+  }
+  forget_round(key);
+}
+
 // In order, up to the round from which on it contributes.
 void RoundExchange::hear() {
   for (;;) {
@@ -258,12 +262,8 @@ void RoundExchange::hear() {
     const Key key{heard_ + 1, 0};
     const auto next = rounds().find(key);
     if (next == rounds().end() || !next->second->of || !missing(key, *next->second).empty()) return;
-    Gathered gathered{key.first, next->second->payloads, {}};
-    for (Rank rank = 0; rank < members(); ++rank) {
-      if (gathered.payloads[rank]) kept_bytes_ -= gathered.payloads[rank]->bytes().size();
-      if (!next->second->of->has(rank)) gathered.payloads[rank] = nullptr;
-    }
-    forget_round(key);
+    Gathered gathered = result(key, *next->second);
+    drop(key);
     ++heard_;
     handlers_.heard(std::move(gathered));
   }

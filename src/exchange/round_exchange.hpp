@@ -73,6 +73,7 @@ class RoundExchange final : public Exchange {
   void leave();
   void begin_to_listen(const RoundMessage& commit);
   void hear();
+  void drop(Key key);
   void tell_coordinator(const RoundMessage& message);
   // --- Of the coordinator:
   bool coordinates() const { return commits_.has_value(); }

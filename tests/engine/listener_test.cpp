@@ -67,6 +67,13 @@ void tell(Listener& listener, const std::vector<std::shared_ptr<const Bytes>>& p
   for (const auto& part : parts) listener.weights(*part);
 }
 
+void listen_from_the_first_round(Listener& listener, Two& two) {
+  listener.left_out();
+  listener.begin(two.rules[2]->blank());
+  listener.listens(1);
+  tell(listener, two.weights());
+}
+
 TEST(Listener, ComesToTheWeightsOfTheOthersAndToTheirNextRound) {
   Two two;
   Listener listener;
@@ -132,10 +139,7 @@ TEST(Listener, WhoIsLeftOutOnceMoreBeginsAnew) {
 TEST(Listener, WhatItHearsStaysUntilItBeginsAnewThoughItIsLeftOutMeanwhile) {
   Two two;
   Listener listener;
-  listener.left_out();
-  listener.begin(two.rules[2]->blank());
-  listener.listens(1);
-  tell(listener, two.weights());
+  listen_from_the_first_round(listener, two);
   std::vector<Gathered> rounds;
   for (int i = 0; i < 200; ++i) rounds.push_back(two.round());
   for (const Gathered& round : rounds) listener.heard(round);
@@ -190,10 +194,7 @@ TEST(Listener, WeightsThatAreNotThoseThatWereSentAreAMismatch) {
 TEST(Listener, ARoundThatIsNotTheNextOneIsABreach) {
   Two two;
   Listener listener;
-  listener.left_out();
-  listener.begin(two.rules[2]->blank());
-  listener.listens(1);
-  tell(listener, two.weights());
+  listen_from_the_first_round(listener, two);
   two.round();
   listener.heard(two.round());
   EXPECT_NAMES(error_of([&] { listener.hear(); }), "round 2 comes after round 0");

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import copy
-import json
-import re
 import threading
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from conftest import outcomes_of_members, run_members
-from safetensors.torch import load_file
-from training import adamw, flat, loss_of, mlp, vectors
+from training import adamw, flat, mlp, repeated, step_with_closures
 
 from stellatrain import DataLoader, Error
 from stellatrain.run import Run
@@ -27,17 +21,6 @@ OPTIMIZERS = {
     "nadam": lambda net: torch.optim.NAdam(net.parameters(), lr=0.01),
     "fused": lambda net: torch.optim.AdamW(net.parameters(), lr=0.01, fused=True),
 }
-
-
-def train(net: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> list[float]:
-    losses = []
-    for batch in vectors(2, 4) * (steps // 2):
-        optimizer.zero_grad()
-        loss = loss_of(net, batch)
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
 
 
 def test_model_and_optimizer_come_back_themselves() -> None:
@@ -59,7 +42,7 @@ def test_members_learn_and_end_with_equal_weights_under_any_optimizer(name: str)
     def member(run: Run) -> tuple[torch.Tensor, float, float]:
         net = nets[run.rank]
         _, optimizer = run.distribute(net, OPTIMIZERS[name](net), rule="local")
-        losses = train(net, optimizer, STEPS)
+        losses = repeated(net, optimizer, STEPS)
         run.finish()
         return flat(net), losses[0], losses[-1]
 
@@ -73,12 +56,12 @@ def test_one_member_alone_trains_as_torch_does() -> None:
     def member(run: Run) -> torch.Tensor:
         net = mlp()
         _, optimizer = run.distribute(net, adamw(net), rule="local")
-        train(net, optimizer, STEPS)
+        repeated(net, optimizer, STEPS)
         run.finish()
         return flat(net)
 
     plain = mlp()
-    train(plain, adamw(plain), STEPS)
+    repeated(plain, adamw(plain), STEPS)
     (weights,) = run_members(1, member)
     assert torch.allclose(weights, flat(plain), rtol=1e-3, atol=1e-4)  # see write_probe.py
 
@@ -110,9 +93,9 @@ def test_a_step_inside_of_consensus_is_refused() -> None:
     def member(run: Run) -> None:
         net = mlp()
         _, optimizer = run.distribute(net, adamw(net), rule="local")
-        train(net, optimizer, 2)
+        repeated(net, optimizer, 2)
         with run.consensus():
-            train(net, optimizer, 2)
+            repeated(net, optimizer, 2)
 
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
@@ -127,7 +110,7 @@ def test_steps_go_on_while_a_member_makes_none() -> None:
         _, optimizer = run.distribute(net, adamw(net), rule="local")
         if run.rank == 1:
             assert made.wait(30)
-        train(net, optimizer, 100)
+        repeated(net, optimizer, 100)
         made.set()
         run.finish()
 
@@ -161,16 +144,16 @@ def test_a_parameter_that_is_not_finite_is_named_and_the_others_go_on() -> None:
     def member(run: Run) -> str:
         net = mlp()
         _, optimizer = run.distribute(net, adamw(net), rule="local")
-        train(net, optimizer, 6)
+        repeated(net, optimizer, 6)
         told = ""
         if run.rank == 1:
             with torch.no_grad():
                 net[2].weight[0, 0] = float("nan")
             with pytest.raises(Error, match=r"the parameter '\d\.\w+' holds NaN or infinity") as failure:
-                train(net, optimizer, 20)
+                repeated(net, optimizer, 20)
             told = failure.value.code
         else:
-            train(net, optimizer, 20)
+            repeated(net, optimizer, 20)
         run.finish()
         assert torch.isfinite(flat(net)).all()
         return told
@@ -199,10 +182,10 @@ def test_after_finish_the_optimizer_is_the_script_s_alone() -> None:
     def member(run: Run) -> tuple[float, int, bool]:
         net = mlp()
         _, optimizer = run.distribute(net, adamw(net), rule="local")
-        train(net, optimizer, 6)
+        repeated(net, optimizer, 6)
         run.finish()
         ended = flat(net)
-        train(net, optimizer, 2)
+        repeated(net, optimizer, 2)
         return run.stats()["iteration"], run.digest(), torch.equal(flat(net), ended)
 
     first, second = run_members(2, member)
@@ -242,7 +225,7 @@ def test_an_optimizer_with_a_second_copy_of_the_weights_is_refused(kind: type) -
     def member(run: Run) -> None:
         net = mlp()
         _, optimizer = run.distribute(net, kind(net.parameters(), lr=0.01), rule="local")
-        train(net, optimizer, 20)
+        repeated(net, optimizer, 20)
 
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
@@ -274,11 +257,11 @@ def test_torch_s_optimizers_pass_and_learn_what_they_would_have(name: str) -> No
         _, optimizer = run.distribute(
             net, getattr(torch.optim, name)(net.parameters(), lr=0.001), rule="local"
         )
-        train(net, optimizer, 20)
+        repeated(net, optimizer, 20)
         return flat(net)
 
     plain = mlp()
-    train(plain, getattr(torch.optim, name)(plain.parameters(), lr=0.001), 20)
+    repeated(plain, getattr(torch.optim, name)(plain.parameters(), lr=0.001), 20)
     (weights,) = run_members(1, member)
     assert torch.allclose(weights, flat(plain), rtol=1e-3, atol=1e-4)
 
@@ -323,197 +306,11 @@ def test_a_step_says_how_much_its_member_counts() -> None:
         assert abs(mean - 1) < 0.3
 
 
-def trained(run: Run, net: torch.nn.Module, steps: int, name: str = "AdamW") -> torch.optim.Optimizer:
-    """Its optimizer after so many steps, of other data on each member."""
-    optimizer = getattr(torch.optim, name)(net.parameters(), lr=0.01)
-    run.distribute(net, optimizer, rule="local")
-    torch.manual_seed(run.rank)
-    for _ in range(steps):
-        optimizer.zero_grad()
-        (net(torch.randn(4, 13)) - run.rank).square().mean().backward()
-        optimizer.step()
-    return optimizer
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3])
-@pytest.mark.parametrize("name", ["AdamW", "SGD", "Adafactor"])
-def test_a_checkpoint_has_what_all_agree_on_and_what_each_member_has_of_its_own(
-    world_size: int, name: str, tmp_path: Path
-) -> None:
-    def before(run: Run) -> tuple[Any, ...]:
-        net = mlp()
-        optimizer = trained(run, net, 12 + run.rank, name)
-        run.save(tmp_path, {"rank": run.rank})
-        own, state = flat(net), copy.deepcopy(optimizer.state_dict()["state"])
-        with run.consensus():
-            consensus = flat(net)
-        run.finish()
-        return own, state, run.optimizer.iteration, consensus
-
-    def after(run: Run) -> tuple[Any, ...]:
-        torch.manual_seed(99)
-        net = mlp()
-        optimizer = trained(run, net, 3, name)
-        assert run.load(tmp_path) == {"rank": run.rank}
-        own, iteration = flat(net), run.optimizer.iteration
-        state = copy.deepcopy(optimizer.state_dict()["state"])
-        digest = run.digest()
-        train(net, optimizer, 5)
-        run.finish()
-        return own, state, iteration, digest, flat(net)
-
-    saved, loaded = run_members(world_size, before), run_members(world_size, after)
-    for (own, state, iteration, _), (own_again, state_again, iteration_again, *rest) in zip(
-        saved, loaded, strict=True
-    ):
-        assert torch.equal(own, own_again)
-        assert iteration == iteration_again
-        assert_equal_states(state, state_again)
-        assert rest[0] == loaded[0][3]
-        assert torch.equal(rest[1], loaded[0][4])
-    name = json.loads((tmp_path / "latest.json").read_text())["name"]
-    plain = mlp()
-    plain.load_state_dict(load_file(tmp_path / f"model-{name}.safetensors"))
-    assert torch.allclose(flat(plain), saved[0][3], atol=0.05)  # consensus() made a round or two more
-
-
-def assert_equal_states(one: Any, other: Any) -> None:
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_equal_states(one[key], other[key])
-    elif isinstance(one, list):
-        assert len(one) == len(other)
-        for a, b in zip(one, other, strict=True):
-            assert_equal_states(a, b)
-    else:
-        assert one == other
-
-
-def test_a_checkpoint_has_parameters_beside_the_model_and_each_members_own_settings(tmp_path: Path) -> None:
-    def prepared(run: Run, turned: bool) -> tuple[torch.nn.Module, torch.nn.Parameter, torch.optim.Optimizer]:
-        """turned: the parameters come in another order."""
-        net, scale = mlp(), torch.nn.Parameter(torch.ones(5))
-        parameters = [scale, *net.parameters()][:: -1 if turned else 1]
-        optimizer = torch.optim.AdamW(parameters, lr=0.01 * (run.rank + 1))
-        run.distribute(net, optimizer, rule="local")
-        for _ in range(3):
-            optimizer.zero_grad()
-            (net(torch.ones(4, 13)) * scale - run.rank).square().mean().backward()
-            optimizer.step()
-        return net, scale, optimizer
-
-    def save(run: Run) -> tuple[torch.Tensor, torch.Tensor, float]:
-        _, scale, optimizer = prepared(run, turned=False)
-        run.save(tmp_path)
-        moment = optimizer.state[scale]["exp_avg"].clone()
-        kept = scale.detach().clone(), moment, optimizer.param_groups[0]["lr"]
-        run.finish()
-        return kept
-
-    def load(run: Run) -> tuple[torch.Tensor, torch.Tensor, float]:
-        _, scale, optimizer = prepared(run, turned=True)
-        optimizer.param_groups[0]["lr"] = 7
-        run.load(tmp_path)
-        return scale.detach().clone(), optimizer.state[scale]["exp_avg"], optimizer.param_groups[0]["lr"]
-
-    for saved, loaded in zip(run_members(2, save), run_members(2, load), strict=True):
-        assert_equal_states(list(saved), list(loaded))
-
-
-@pytest.mark.parametrize(
-    ("what", "code", "sentence"),
-    [
-        ("lbfgs", "invalid_argument", "LBFGS holds what a checkpoint cannot: "),
-        ("nan", "nonfinite", "the parameter '0.weight' holds NaN or infinity: it is not saved"),
-    ],
-)
-def test_what_cannot_be_saved_leaves_the_checkpoint_before(
-    what: str, code: str, sentence: str, tmp_path: Path
-) -> None:
-    def member(run: Run) -> None:
-        net = mlp()
-        kind = torch.optim.LBFGS if what == "lbfgs" else torch.optim.SGD
-        optimizer = kind(net.parameters(), lr=0.01)
-        run.distribute(net, optimizer, rule="local")
-        run.save(tmp_path)
-        before = (tmp_path / "latest.json").read_bytes()
-        if what == "lbfgs":
-            for batch in vectors(3, 4):
-
-                def closure(batch=batch):
-                    optimizer.zero_grad()
-                    loss = loss_of(net, batch)
-                    loss.backward()
-                    return loss
-
-                optimizer.step(closure)
-        else:
-            with torch.no_grad():
-                net[0].weight[3, 4] = torch.nan
-        try:
-            run.save(tmp_path)
-        finally:
-            assert (tmp_path / "latest.json").read_bytes() == before
-
-    (failure,) = outcomes_of_members(1, member)
-    assert isinstance(failure, Error)
-    assert failure.code == code
-    assert sentence in str(failure)
-
-
-def test_a_checkpoint_of_the_other_rule_or_optimizer_is_a_mismatch(tmp_path: Path) -> None:
-    def save(run: Run) -> None:
-        trained(run, mlp(), 3)
-        run.save(tmp_path)
-        run.finish()
-
-    def load(run: Run, rule: str, name: str) -> None:
-        net = mlp()
-        optimizer = getattr(torch.optim, name)(net.parameters(), lr=0.01)
-        run.distribute(net, optimizer, rule=rule)
-        run.load(tmp_path)
-
-    run_members(2, save)
-    for rule, name in (("sparse", "AdamW"), ("local", "SGD")):
-        for failure in outcomes_of_members(2, lambda run, rule=rule, name=name: load(run, rule, name)):
-            assert isinstance(failure, Error)
-            assert failure.code == "mismatch"
-            assert "was saved with the optimizer 'torch.optim.adamw.AdamW'" in str(failure)
-
-
-def test_members_that_save_at_different_steps_are_told(tmp_path: Path) -> None:
-    """No step waits for anybody, but save() does."""
-
-    def member(run: Run) -> None:
-        net = mlp()
-        optimizer = trained(run, net, 3)
-        if run.rank == 0:
-            run.save(tmp_path)
-        train(net, optimizer, 3)
-        run.finish()
-
-    for failure in outcomes_of_members(3, member):
-        assert isinstance(failure, Error)
-        assert failure.code == "mismatch"
-        assert re.search(r'member 0 .* waits in all_gather "save" .* waits in finish\(\)', str(failure))
-
-
 def test_lbfgs_with_its_closure_passes() -> None:
     def member(run: Run) -> torch.Tensor:
         net = mlp()
         _, optimizer = run.distribute(net, torch.optim.LBFGS(net.parameters(), max_iter=2), rule="local")
-        for batch in vectors(4, 4):
-
-            def closure(batch=batch):
-                optimizer.zero_grad()
-                loss = loss_of(net, batch)
-                loss.backward()
-                return loss
-
-            optimizer.step(closure)
+        step_with_closures(net, optimizer)
         run.finish()
         return flat(net)
 
@@ -529,7 +326,7 @@ def test_a_parameter_that_thaws_later_is_refused() -> None:
         net[0].weight.requires_grad_(False)
         _, optimizer = run.distribute(net, adamw(net), rule="local")
         net[0].weight.requires_grad_(True)
-        train(net, optimizer, 2)
+        repeated(net, optimizer, 2)
 
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)

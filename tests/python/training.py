@@ -46,6 +46,31 @@ def loss_of(net: torch.nn.Module, batch: Batch) -> torch.Tensor:
     return torch.nn.functional.mse_loss(net(batch[0]).float(), batch[1])
 
 
+def repeated(net: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> list[float]:
+    """So many steps on two batches in turn; their losses."""
+    losses = []
+    for batch in vectors(2, 4) * (steps // 2):
+        optimizer.zero_grad()
+        loss = loss_of(net, batch)
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def step_with_closures(net: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """As LBFGS needs them."""
+    for batch in vectors(4, 4):
+
+        def closure(batch: Batch = batch) -> torch.Tensor:
+            optimizer.zero_grad()
+            loss = loss_of(net, batch)
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+
+
 def plain_loop(net: torch.nn.Module, optimizer: torch.optim.Optimizer, batches: list[Batch]) -> None:
     for batch in batches:
         optimizer.zero_grad()
