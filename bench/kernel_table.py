@@ -91,12 +91,15 @@ def main(arguments: list[str] | None = None) -> None:
 def check_deepspeed(parser: argparse.ArgumentParser, python: str) -> None:
     """Before minutes are spent: DeepSpeed's own import takes seconds."""
     try:
-        done = subprocess.run([python, "-c", "import deepspeed"], capture_output=True, text=True, check=False)
+        script = "import deepspeed; print(deepspeed.__version__)"
+        done = subprocess.run([python, "-c", script], capture_output=True, text=True, check=False)
     except OSError as cause:
         parser.error(f"--deepspeed is {python}, which cannot be run: {cause.strerror}")
     if done.returncode != 0:
         why = (done.stderr.strip() or "no reason given").splitlines()[-1]
         parser.error(f"--deepspeed is {python}, which cannot import deepspeed: {why}")
+    if not done.stdout.strip():
+        parser.error(f"--deepspeed is {python}, which is no Python: it prints nothing")
 
 
 def one_round(measured: Measured, threads: int, deepspeed: str | None) -> None:

@@ -42,7 +42,9 @@ def check_described(run: Run, latest: Latest, path: Path) -> None:
     if latest.optimizer != name:
         raise error(
             "mismatch",
-            f"{path.parent} was saved with the optimizer {latest.optimizer!r:.40}, here it is '{name}'",
+            f"{path.parent} was saved with the optimizer {latest.optimizer!r:.60} under rule="
+            f"'{_rule_of(latest.optimizer)}', here it is '{name}' under rule='{_rule_of(name)}'; give "
+            "distribute() what the checkpoint was saved with",
         )
     if len(latest.param_groups) != len(groups):
         raise error(
@@ -180,3 +182,8 @@ def _found(tensor: torch.Tensor | None) -> str:
         return f"{values} in the shape {tuple(tensor.shape)}"
     few = tensor.tolist() if tensor.numel() <= 8 else None
     return values if few is None else f"{values} ({', '.join(map(str, few))})"
+
+
+def _rule_of(optimizer: str) -> str:
+    """Under "local", an optimizer is called by its whole name."""
+    return "local" if "." in optimizer else "sparse"

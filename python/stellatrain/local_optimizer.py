@@ -94,7 +94,11 @@ class LocalOptimizer:
         With "finished", all that they learned has gone out, and the parameters are the consensus weights.
         """
         if self._set_aside is not None:
-            raise error("invalid_argument", "leave `with consensus()` first: inside, nothing can be told")
+            raise error(
+                "invalid_argument",
+                "leave `with consensus()` first: save(), load(), finish() and consensus() need this member's "
+                "own weights, which are set aside inside",
+            )
         self.engine.drain(level, self._addresses(), [])
         self._weights_written()
 

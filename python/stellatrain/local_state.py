@@ -9,6 +9,7 @@ A parameter that the engine does not train is called #<place>, its place in the 
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -118,9 +119,17 @@ def _names(optimizer: torch.optim.Optimizer, bridges: list[ParameterBridge]) -> 
 
 
 def _numbers(group: dict[str, Any]) -> dict[str, Any]:
-    """What JSON can hold of a param_group; the rest stays as the script sets it."""
+    """What JSON can hold of a param_group, numbers of torch and NumPy as Python's.
+
+    The rest stays as the script sets it, its parameters above all.
+    """
     kept = {}
     for key, value in group.items():
+        if key in ("params", "param_names"):
+            continue
+        if callable(getattr(value, "item", None)):
+            with contextlib.suppress(RuntimeError, ValueError, TypeError):  # of several elements
+                value = value.item()
         try:
             to_json(value)
         except Error:

@@ -16,7 +16,7 @@ from stellatrain.agreement import agree
 from stellatrain.averaging import mean
 from stellatrain.bridge import ParameterBridge
 from stellatrain.environment import Membership, checked, membership, tuned, warn_of_misspelt_variables
-from stellatrain.errors import error, sentence_of, shown
+from stellatrain.errors import error, sentence_of, shown, whole
 from stellatrain.local_optimizer import LocalOptimizer
 from stellatrain.optimizer import DistributedOptimizer
 from stellatrain.optimizer_state import share_state
@@ -66,7 +66,13 @@ class Run:
         return self.session.members
 
     def describe(self, rank: int) -> str:
-        """ "member 2 (c1m0, 10.77.1.1:29400)": how sentences name a member."""
+        """ "member 2 (c1m0, 10.77.1.1:29400)": how sentences name a member.
+
+        Raises Error("invalid_argument") for what is no member's rank.
+        """
+        last = self.world_size - 1
+        if whole(rank, "rank", 0) > last:
+            raise error("invalid_argument", f"rank is {rank}; this run has members 0 to {last}")
         return self.session.describe(rank)
 
     def distribute(

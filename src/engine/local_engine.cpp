@@ -159,7 +159,7 @@ void LocalEngine::choose_size() {
   RoundSize now = measured->size;
   if (!choose_coding_) now.bits = 1;  // given: only fragments may change
   RoundSize next = next_size(now, {step_seconds_, kUnderWay * measured->seconds}, least, most);
-  if (most_blocks(coding_of_bits(next.bits)) < most) next.bits = now.bits;
+  if (next.bits > now.bits && most_blocks(coding_of_bits(next.bits)) < most) next.bits = now.bits;
   if (rounds().backlog() > kMostBacklog) {  // whoever only listens has a slower link than the rest
     next = {std::max(least, std::min(now.blocks, next.blocks) / 2), std::min(now.bits, next.bits)};
   }

@@ -408,6 +408,18 @@ def test_members_may_choose_their_own_density_wire_and_selector() -> None:
         assert torch.equal(weights, results[0])
 
 
+def test_a_rank_that_no_member_has_is_told() -> None:
+    def member(run: Run) -> None:
+        for rank in (2, -1, 1.5):
+            with pytest.raises(Error) as failure:
+                run.describe(rank)
+            assert failure.value.code == "invalid_argument"
+            assert f"rank is {rank}; " in str(failure.value)
+        assert run.describe(1).startswith("member 1 (")
+
+    run_members(2, member)
+
+
 def test_numbers_out_of_bounds_are_quoted_with_the_digits_that_count() -> None:
     def member(run: Run) -> None:
         net = mlp()

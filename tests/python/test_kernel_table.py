@@ -34,6 +34,7 @@ def test_make_hands_arguments_on_whole_and_builds_nothing_for_wrong_ones(tmp_pat
         (["--rounds", "0"], "--rounds is 0; it must be 1 to 100"),
         (["--rounds", "101"], "--rounds is 101; it must be 1 to 100"),
         (["--deepspeed", "/a b/py"], "--deepspeed is /a b/py, which cannot be run"),
+        (["--deepspeed", "/bin/true"], "--deepspeed is /bin/true, which is no Python: it prints nothing"),
     ],
 )
 def test_wrong_arguments_are_named(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from conftest import outcomes_of_members, run_members
@@ -87,12 +89,15 @@ def assert_equal_states(one: Any, other: Any) -> None:
         assert one == other
 
 
-def test_a_checkpoint_has_parameters_beside_the_model_and_each_members_own_settings(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [float, np.float64, torch.tensor])
+def test_a_checkpoint_has_parameters_beside_the_model_and_each_members_own_settings(
+    kind: Callable[[float], Any], tmp_path: Path
+) -> None:
     def prepared(run: Run, turned: bool) -> tuple[torch.nn.Module, torch.nn.Parameter, torch.optim.Optimizer]:
         """turned: the parameters come in another order."""
         net, scale = mlp(), torch.nn.Parameter(torch.ones(5))
-        parameters = [scale, *net.parameters()][:: -1 if turned else 1]
-        optimizer = torch.optim.AdamW(parameters, lr=0.01 * (run.rank + 1))
+        parameters = [("scale", scale), *net.named_parameters()][:: -1 if turned else 1]
+        optimizer = torch.optim.AdamW(parameters, lr=kind(0.01 * (run.rank + 1)))
         run.distribute(net, optimizer, rule="local")
         for _ in range(3):
             optimizer.zero_grad()
@@ -104,7 +109,7 @@ def test_a_checkpoint_has_parameters_beside_the_model_and_each_members_own_setti
         _, scale, optimizer = prepared(run, turned=False)
         run.save(tmp_path)
         moment = optimizer.state[scale]["exp_avg"].clone()
-        kept = scale.detach().clone(), moment, optimizer.param_groups[0]["lr"]
+        kept = scale.detach().clone(), moment, float(optimizer.param_groups[0]["lr"])
         run.finish()
         return kept
 
@@ -112,7 +117,9 @@ def test_a_checkpoint_has_parameters_beside_the_model_and_each_members_own_setti
         _, scale, optimizer = prepared(run, turned=True)
         optimizer.param_groups[0]["lr"] = 7
         run.load(tmp_path)
-        return scale.detach().clone(), optimizer.state[scale]["exp_avg"], optimizer.param_groups[0]["lr"]
+        group = optimizer.param_groups[0]
+        assert group["param_names"][-1] == "scale"
+        return scale.detach().clone(), optimizer.state[scale]["exp_avg"], group["lr"]
 
     for saved, loaded in zip(run_members(2, save), run_members(2, load), strict=True):
         assert_equal_states(list(saved), list(loaded))
@@ -168,7 +175,9 @@ def test_a_checkpoint_of_the_other_rule_or_optimizer_is_a_mismatch(tmp_path: Pat
         for failure in outcomes_of_members(2, lambda run, rule=rule, name=name: load(run, rule, name)):
             assert isinstance(failure, Error)
             assert failure.code == "mismatch"
-            assert "was saved with the optimizer 'torch.optim.adamw.AdamW'" in str(failure)
+            there = "was saved with the optimizer 'torch.optim.adamw.AdamW' under rule='local'"
+            assert there in str(failure)
+            assert f" under rule='{rule}'; give distribute() what" in str(failure)
 
 
 def test_members_that_save_at_different_steps_are_told(tmp_path: Path) -> None:

@@ -344,7 +344,7 @@ def test_finish_inside_of_consensus_is_refused() -> None:
 
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
-        assert "leave `with consensus()` first" in str(failure)
+        assert "leave `with consensus()` first: save(), load(), " in str(failure)
 
 
 def test_what_the_others_learned_arrives_where_a_copy_stands_between_though_this_member_has_nan() -> None:
