@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from stellatrain import _core
+from stellatrain.errors import error
 
 _GATHERED = 1 << 20  # elements per all-gather, which takes less than 16 MiB
 _TAG_LIMIT = 200  # characters; kMaxTag of src/membership/control.hpp is larger
@@ -32,6 +33,8 @@ def averaged(session: _core.Session, model: torch.nn.Module) -> dict[str, torch.
     """The model's buffers by name: floating-point ones averaged over the members, others from member 0.
 
     Sums run in member order in fp64, so every member gets the same bits. The model is not changed.
+
+    Raises Error("mismatch") that names a member whose buffer has become another one.
     """
     result = {}
     for name, buffer in model.named_buffers():
@@ -45,7 +48,15 @@ def averaged(session: _core.Session, model: torch.nn.Module) -> dict[str, torch.
 
 def _average(session: _core.Session, name: str, buffer: torch.Tensor) -> None:
     for piece in buffer.view(-1).split(_GATHERED):
-        raw = session.all_gather(_tag(name), piece.view(torch.uint8).numpy().tobytes())
+        own = piece.view(torch.uint8).numpy().tobytes()
+        raw = session.all_gather(_tag(name), own)
+        for rank, theirs in enumerate(raw):
+            if len(theirs) != len(own):
+                raise error(
+                    "mismatch",
+                    f"the buffer '{name}' of {session.describe(rank)} has {len(theirs)} bytes, here it has "
+                    f"{len(own)}; cast the model on every member alike, before distribute()",
+                )
         everybody = [torch.frombuffer(bytearray(bytes_), dtype=buffer.dtype) for bytes_ in raw if bytes_]
         if everybody:
             piece.copy_(sum(theirs.to(torch.float64) for theirs in everybody) / len(everybody))

@@ -40,11 +40,11 @@ def check_described(run: Run, latest: Latest, path: Path) -> None:
         )
     name, groups = run.optimizer.name, run.optimizer.param_groups
     if latest.optimizer != name:
+        there = _rule_of(latest.optimizer)
+        rule = f"; give distribute() rule='{there}', as then" if there != _rule_of(name) else ""
         raise error(
             "mismatch",
-            f"{path.parent} was saved with the optimizer {latest.optimizer!r:.60} under rule="
-            f"'{_rule_of(latest.optimizer)}', here it is '{name}' under rule='{_rule_of(name)}'; give "
-            "distribute() what the checkpoint was saved with",
+            f"{path.parent} was saved with the optimizer {latest.optimizer!r:.60}, here it is '{name}'{rule}",
         )
     if len(latest.param_groups) != len(groups):
         raise error(

@@ -21,6 +21,7 @@ from stellatrain.extra import from_tensor, to_json, to_tensor
 
 _OWN = "own."
 _STATE = "state"
+_OF_THE_SCRIPT = ("params", "param_names")  # in a param_group
 Tensors = dict[str, torch.Tensor]
 
 
@@ -70,6 +71,8 @@ def check_own(
         state, groups = _state_of(optimizer, bridges, own)
     except (LookupError, ValueError, TypeError, AttributeError) as cause:
         raise error("mismatch", f"{path} holds no state of this optimizer: {cause}") from cause
+    if any(key in group for group in groups for key in _OF_THE_SCRIPT):
+        raise error("mismatch", f"{path} holds param_groups with parameters, which no save() writes")
     if len(groups) != len(optimizer.param_groups):
         raise error("mismatch", f"{path} holds {len(groups)} param_groups, not {len(optimizer.param_groups)}")
     here = optimizer.state_dict()["state"]
@@ -125,17 +128,25 @@ def _numbers(group: dict[str, Any]) -> dict[str, Any]:
     """
     kept = {}
     for key, value in group.items():
-        if key in ("params", "param_names"):
+        if key in _OF_THE_SCRIPT:
             continue
-        if callable(getattr(value, "item", None)):
-            with contextlib.suppress(RuntimeError, ValueError, TypeError):  # of several elements
-                value = value.item()
+        if type(value) in (tuple, list):
+            value = type(value)(map(_number, value))
+        value = _number(value)
         try:
             to_json(value)
         except Error:
             continue
         kept[key] = value
     return kept
+
+
+def _number(value: Any) -> Any:
+    """As Python's, where it is one of torch or NumPy."""
+    if callable(getattr(value, "item", None)):
+        with contextlib.suppress(RuntimeError, ValueError, TypeError):  # of several elements
+            return value.item()
+    return value
 
 
 def _unkept(optimizer: torch.optim.Optimizer, what: str) -> Exception:

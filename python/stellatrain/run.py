@@ -39,6 +39,7 @@ class Run:
         self._epochs_to_come: list[int] = []
         self._over = ""  # why there is no session
         self._finishing = False  # or failed at it
+        self._in_consensus = False
         self._session: _core.Session | None = forks.of_this_process(_core.Session(_session_options(self.who)))
         forks.forget_in_child(self)
         try:
@@ -207,20 +208,31 @@ class Run:
 
         Under rule="local" those are the consensus weights, in place of this member's own, which come back
         behind; under "sparse" the model holds them anyway. Floating-point buffers are averaged over the
-        members, others are member 0's; they come back, too. Nobody may step inside.
+        members, others are member 0's; they come back, too. Nobody may step inside, save, load or finish.
 
         Raises Error("mismatch") where some members go in while others step: evaluate on all, each its part.
         """
         if self.optimizer is None:
             raise error("invalid_argument", "call distribute() first")
+        self._leave_consensus_before("another consensus")
         self.session.all_gather("consensus", b"")  # all are here, or those who step instead are told
         with self.optimizer.consensus_weights():
             own = {name: buffer.detach().clone() for name, buffer in self.model.named_buffers()}
+            self._in_consensus = True
             try:
                 buffers.assign(self.model, buffers.averaged(self.session, self.model))
                 yield
             finally:
+                self._in_consensus = False
                 buffers.assign(self.model, own)
+
+    def _leave_consensus_before(self, call: str) -> None:
+        if self._in_consensus:
+            raise error(
+                "invalid_argument",
+                f"leave `with consensus()` before {call}(): inside, the model does not hold what is this "
+                "member's own",
+            )
 
     def stats(self) -> dict[str, float]:
         """Counters since the start: steps, bytes on the wire, seconds by stage (docs/stats.md)."""
@@ -240,6 +252,7 @@ class Run:
 
     def save(self, directory: str | Path, extra: dict[str, Any] | None = None) -> None:
         """Writes a checkpoint that load() resumes exactly. Collective. See stellatrain.checkpoint."""
+        self._leave_consensus_before("save")
         checkpoint.save(self, directory, extra)
 
     def load(self, directory: str | Path, missing_ok: bool = False) -> dict[str, Any] | None:
@@ -247,6 +260,7 @@ class Run:
 
         missing_ok: return None, with nothing changed, if no member has a checkpoint there.
         """
+        self._leave_consensus_before("load")
         return checkpoint.load(self, directory, missing_ok)
 
     def add_loader(self, loader: Any) -> None:
@@ -287,6 +301,7 @@ class Run:
 
         The engine's memory is free again; the optimizer still tells stats(), iteration and digest().
         """
+        self._leave_consensus_before("finish")
         self._finishing = True
         if self.optimizer is not None:
             self.optimizer.drain(_core.Level.finished)

@@ -8,7 +8,7 @@ import threading
 import pytest
 import torch
 from conftest import outcomes_of_members, run_members
-from training import adamw, flat, mlp, repeated, step_with_closures
+from training import adamw, flat, mlp, repeated, sgd, step_with_closures
 
 from stellatrain import DataLoader, Error
 from stellatrain.run import Run
@@ -335,16 +335,35 @@ def test_a_parameter_that_thaws_later_is_refused() -> None:
         )
 
 
-def test_finish_inside_of_consensus_is_refused() -> None:
+def test_a_parameter_that_thaws_later_is_found_behind_a_closure_too() -> None:
     def member(run: Run) -> None:
         net = mlp()
-        run.distribute(net, adamw(net), rule="local")
-        with run.consensus():
-            run.finish()
+        net[0].weight.requires_grad_(False)
+        _, optimizer = run.distribute(net, adamw(net), rule="local")
+        net[0].weight.requires_grad_(True)
+        step_with_closures(net, optimizer)
 
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
-        assert "leave `with consensus()` first: save(), load(), " in str(failure)
+        assert "(149, 13) that was frozen, or not in the optimizer, at distribute()" in str(failure)
+
+
+def test_a_model_that_was_cast_is_refused_and_goes_on_when_it_is_cast_back() -> None:
+    def member(run: Run) -> torch.Tensor:
+        net = mlp()
+        _, optimizer = run.distribute(net, sgd(net), rule="local")
+        for cast in (net.half, net.bfloat16, net.double):
+            cast()
+            for call in (optimizer.step, run.finish):
+                with pytest.raises(Error, match=r"the parameter '0.weight' is torch.*model.float\(\)"):
+                    call()
+            net.float()
+            repeated(net, optimizer, 3)
+        run.finish()
+        return flat(net)
+
+    one, other = run_members(2, member)
+    assert torch.equal(one, other)
 
 
 def test_what_the_others_learned_arrives_where_a_copy_stands_between_though_this_member_has_nan() -> None:

@@ -235,6 +235,22 @@ def test_integer_and_bool_buffers_end_as_member_0s() -> None:
     assert run_members(2, member) == [(1, [True, False])] * 2
 
 
+def test_a_buffer_that_one_member_has_cast_is_named() -> None:
+    def member(run: Run) -> None:
+        net = torch.nn.Sequential(torch.nn.Linear(4, 9), torch.nn.BatchNorm1d(9))
+        run.distribute(net, adamw(net))
+        if run.rank == 1:
+            net[1].half()
+        run.finish()
+
+    for here, failure in enumerate(outcomes_of_members(2, member)):
+        assert isinstance(failure, Error)
+        assert failure.code == "mismatch"
+        theirs, own = (18, 36) if here == 0 else (36, 18)
+        assert f"the buffer '1.running_mean' of member {1 - here} (" in str(failure)
+        assert f"has {theirs} bytes, here it has {own}; cast the model on every member alike" in str(failure)
+
+
 def test_a_buffer_larger_than_one_control_message_is_averaged() -> None:
     def member(run: Run):
         net = mlp()

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import outcomes_of_members
+from conftest import outcomes_of_members, run_members
 from training import adamw, loss_of, mlp, vectors
 
 from stellatrain.errors import Error
@@ -154,3 +154,36 @@ def test_members_that_wait_for_each_other_are_told_at_once(
 # The others' fourth step waits for the third iteration only, and then they call mean(), too.
 def test_members_that_do_not_wait_for_each_other_go_on_whatever_they_have_begun(tmp_path: Path) -> None:
     assert outcomes(one_step_less_before_a_mean, tmp_path, staleness=1) == [None, None, None]
+
+
+@pytest.mark.parametrize("rule", ["sparse", "local"])
+def test_inside_of_consensus_nothing_is_saved_loaded_or_ended(rule: str, tmp_path: Path) -> None:
+    """The model does not hold this member's own buffers there, nor, under "local", its own weights."""
+
+    def member(run: Run) -> torch.Tensor:
+        net = torch.nn.Sequential(torch.nn.Linear(13, 13), torch.nn.BatchNorm1d(13))
+        _, optimizer = run.distribute(net, torch.optim.AdamW(net.parameters(), lr=0.01), rule=rule)
+        torch.manual_seed(run.rank)
+        net(torch.randn(5, 13)).square().mean().backward()
+        optimizer.step()
+        with run.consensus():
+            calls = {
+                "save": lambda: run.save(tmp_path),
+                "load": lambda: run.load(tmp_path),
+                "finish": run.finish,
+                "another consensus": run.consensus().__enter__,
+            }
+            for name, call in calls.items():
+                with pytest.raises(Error) as failure:
+                    call()
+                assert failure.value.code == "invalid_argument"
+                assert f"leave `with consensus()` before {name}()" in str(failure.value)
+            with pytest.raises(Error, match="leave it first"):
+                optimizer.step()
+            assert run.mean(run.rank) == 0.5
+        run.save(tmp_path)
+        run.finish()
+        return torch.cat([tensor.flatten().double() for tensor in net.state_dict().values()])
+
+    one, other = run_members(2, member)
+    assert torch.equal(one, other)
