@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import torch
 
 from stellatrain import _core
-from stellatrain.errors import error
+from stellatrain.agreement import agree
+
+if TYPE_CHECKING:
+    from stellatrain.run import Run
 
 _GATHERED = 1 << 20  # elements per all-gather, which takes less than 16 MiB
 _TAG_LIMIT = 200  # characters; kMaxTag of src/membership/control.hpp is larger
@@ -29,34 +33,29 @@ def broadcast(session: _core.Session, name: str, tensor: torch.Tensor) -> None:
         tensor.copy_(host)
 
 
-def averaged(session: _core.Session, model: torch.nn.Module) -> dict[str, torch.Tensor]:
+def averaged(run: Run) -> dict[str, torch.Tensor]:
     """The model's buffers by name: floating-point ones averaged over the members, others from member 0.
 
     Sums run in member order in fp64, so every member gets the same bits. The model is not changed.
+    Collective.
 
-    Raises Error("mismatch") that names a member whose buffer has become another one.
+    Raises Error("mismatch") on every member where they are not the same buffers everywhere any more.
     """
+    named = dict(run.model.named_buffers())
+    agree(run, "buffers", described("buffer", named.items()), "cast or change the model alike everywhere")
     result = {}
-    for name, buffer in model.named_buffers():
+    for name, buffer in named.items():
         result[name] = buffer.detach().to("cpu", copy=True).contiguous()
         if buffer.is_floating_point():
-            _average(session, name, result[name])
+            _average(run.session, name, result[name])
         elif buffer.numel() > 0:
-            broadcast(session, name, result[name])
+            broadcast(run.session, name, result[name])
     return result
 
 
 def _average(session: _core.Session, name: str, buffer: torch.Tensor) -> None:
     for piece in buffer.view(-1).split(_GATHERED):
-        own = piece.view(torch.uint8).numpy().tobytes()
-        raw = session.all_gather(_tag(name), own)
-        for rank, theirs in enumerate(raw):
-            if len(theirs) != len(own):
-                raise error(
-                    "mismatch",
-                    f"the buffer '{name}' of {session.describe(rank)} has {len(theirs)} bytes, here it has "
-                    f"{len(own)}; cast the model on every member alike, before distribute()",
-                )
+        raw = session.all_gather(_tag(name), piece.view(torch.uint8).numpy().tobytes())
         everybody = [torch.frombuffer(bytearray(bytes_), dtype=buffer.dtype) for bytes_ in raw if bytes_]
         if everybody:
             piece.copy_(sum(theirs.to(torch.float64) for theirs in everybody) / len(everybody))

@@ -81,7 +81,7 @@ def save(run: Run, directory: str | Path, extra: dict[str, Any] | None = None) -
 
     saving = Saving(run, directory, latest, writes_shared_files(run, directory))
     saving.make_room()
-    saving.write_tensors(given, buffers.averaged(run.session, run.model))
+    saving.write_tensors(given, buffers.averaged(run))
     saving.write_latest()
 
 

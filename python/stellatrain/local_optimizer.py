@@ -52,7 +52,9 @@ class LocalOptimizer:
             return None
         if self._set_aside is not None:
             raise error("invalid_argument", STEP_IN_CONSENSUS)
-        self._check_parameters()
+        for bridge in self._bridges:
+            local_state.check_type(bridge)
+        self._check_known()
         self._samples = number(options.get("samples", 1), "samples")
         options = {name: value for name, value in options.items() if name != "samples"}
         self._probe.before_step(arguments[1:], options)  # the first is the optimizer
@@ -61,7 +63,7 @@ class LocalOptimizer:
     def _after_step(self, *_: Any) -> None:
         if _is_inner(self._optimizer):
             return
-        self._check_parameters()  # a closure has made the gradients only now
+        self._check_known()  # a closure has made the gradients only now
         self._probe.after_step(self._optimizer)
         self._stepped = True
         try:
@@ -69,16 +71,7 @@ class LocalOptimizer:
         finally:  # also when this member's weights were not finite: what the others learned is there
             self._weights_written()
 
-    def _check_parameters(self) -> None:
-        """They must be those of distribute(), as they were."""
-        for bridge in self._bridges:
-            if bridge.parameter.dtype is not torch.float32:
-                raise error(
-                    "invalid_argument",
-                    f"the parameter '{bridge.name}' is {bridge.parameter.dtype} now; under rule='local' "
-                    "parameters stay float32: cast the model back, as with model.float() (torch.autocast "
-                    "computes in 16 bits with them)",
-                )
+    def _check_known(self) -> None:
         for group in self._optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None and parameter not in self._known and parameter.numel() > 0:
@@ -106,7 +99,6 @@ class LocalOptimizer:
 
         With "finished", all that they learned has gone out, and the parameters are the consensus weights.
         """
-        self._check_parameters()
         self.engine.drain(level, self._addresses(), [])
         self._weights_written()
 

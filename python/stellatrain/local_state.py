@@ -28,11 +28,12 @@ Tensors = dict[str, torch.Tensor]
 def own_tensors(optimizer: torch.optim.Optimizer, bridges: list[ParameterBridge]) -> Tensors:
     """Copies, on the host.
 
-    Raises Error("nonfinite") for weights that are not finite, Error("invalid_argument") for a state that
-    cannot be kept: what is neither a tensor nor JSON.
+    Raises Error("nonfinite") for weights that are not finite, Error("invalid_argument") for a model that was
+    cast, and for a state that cannot be kept: what is neither a tensor nor JSON.
     """
     tensors: Tensors = {}
     for bridge in bridges:
+        check_type(bridge)
         tensors[_OWN + bridge.name] = _host(bridge.parameter)
         if not bool(torch.isfinite(tensors[_OWN + bridge.name]).all()):
             raise error("nonfinite", f"the parameter '{bridge.name}' holds NaN or infinity: it is not saved")
@@ -53,6 +54,16 @@ def own_tensors(optimizer: torch.optim.Optimizer, bridges: list[ParameterBridge]
     except Error as cause:
         raise _unkept(optimizer, str(cause)) from None
     return tensors | {_STATE: content}
+
+
+def check_type(bridge: ParameterBridge) -> None:
+    """Raises Error("invalid_argument") if the script has cast the parameter."""
+    if bridge.parameter.dtype is not torch.float32:
+        raise error(
+            "invalid_argument",
+            f"the parameter '{bridge.name}' is {bridge.parameter.dtype} now; under rule='local' parameters "
+            "stay float32: cast the model back, as with model.float()",
+        )
 
 
 def check_own(
@@ -130,9 +141,7 @@ def _numbers(group: dict[str, Any]) -> dict[str, Any]:
     for key, value in group.items():
         if key in _OF_THE_SCRIPT:
             continue
-        if type(value) in (tuple, list):
-            value = type(value)(map(_number, value))
-        value = _number(value)
+        value = tuple(map(_number, value)) if type(value) is tuple else _number(value)
         try:
             to_json(value)
         except Error:

@@ -220,7 +220,7 @@ class Run:
             own = {name: buffer.detach().clone() for name, buffer in self.model.named_buffers()}
             self._in_consensus = True
             try:
-                buffers.assign(self.model, buffers.averaged(self.session, self.model))
+                buffers.assign(self.model, buffers.averaged(self))
                 yield
             finally:
                 self._in_consensus = False
@@ -305,7 +305,7 @@ class Run:
         self._finishing = True
         if self.optimizer is not None:
             self.optimizer.drain(_core.Level.finished)
-            buffers.assign(self.model, buffers.averaged(self.session, self.model))
+            buffers.assign(self.model, buffers.averaged(self))
         self.session.leave()
         if self.optimizer is not None:
             self.optimizer.remember()

@@ -21,20 +21,22 @@ PATIENCE = 1.0  # seconds
 
 
 def train_until_told(who: Membership, pipe: Connection) -> None:
-    """Reports "training"; answers "stats"; "finish": ends, and reports the digest, or how it failed."""
+    """Reports "training" after a few steps; answers "stats"; ends at "finish", and reports the digest, or how
+    it failed."""
     torch.set_num_threads(1)
     try:
         with Run(who) as run:
             net = mlp()
             _, optimizer = run.distribute(net, adamw(net), rule="local", max_drift=60)
-            pipe.send("training")
-            told = ""
+            told = "begin"
             while told != "finish":
                 for batch in vectors(5, 4):
                     optimizer.zero_grad()
                     loss_of(net, batch).backward()
                     optimizer.step()
                     time.sleep(0.005)
+                if told == "begin":
+                    pipe.send("training")
                 told = pipe.recv() if pipe.poll() else ""
                 if told == "stats":
                     pipe.send(run.stats())
