@@ -50,7 +50,7 @@ class LocalOptimizer:
         """Takes `samples`, which only this engine knows, from the arguments of the optimizer's own step."""
         if _is_inner(self._optimizer):
             return None
-        if self._set_aside is not None:
+        if self.in_consensus:
             raise error("invalid_argument", STEP_IN_CONSENSUS)
         for bridge in self._bridges:
             local_state.check_type(bridge)
@@ -101,6 +101,11 @@ class LocalOptimizer:
         """
         self.engine.drain(level, self._addresses(), [])
         self._weights_written()
+
+    @property
+    def in_consensus(self) -> bool:
+        """Whether the parameters hold the consensus weights for now."""
+        return self._set_aside is not None
 
     def end_epoch(self) -> None:
         """Nobody waits for the steps of a member whose epoch is shorter."""

@@ -44,7 +44,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
         super().__init__(optimizer.param_groups, optimizer.defaults)
         self._bridges = bridges
         self._stepped = False  # step() was called
-        self._in_consensus = False
+        self.in_consensus = False
         self._known = {bridge.parameter for bridge in bridges}
         self._engine = engine
         if optimizer.state:
@@ -65,7 +65,7 @@ class DistributedOptimizer(torch.optim.Optimizer):
         Raises Error("nonfinite") that names the parameter if a gradient holds NaN or infinity; this member
         then contributes nothing to the iteration, the others go on.
         """
-        if self._in_consensus:
+        if self.in_consensus:
             raise error("invalid_argument", STEP_IN_CONSENSUS)
         loss = None
         if closure is not None:
@@ -157,11 +157,11 @@ class DistributedOptimizer(torch.optim.Optimizer):
     def consensus_weights(self) -> Iterator[None]:
         """The parameters hold the consensus weights anyway, once what is under way is in them. Collective."""
         self.drain(_core.Level.epoch_ended)
-        self._in_consensus = True
+        self.in_consensus = True
         try:
             yield
         finally:
-            self._in_consensus = False
+            self.in_consensus = False
 
     def stats(self) -> dict[str, float]:
         """Counters since the start: iterations, bytes on the wire, seconds by stage (docs/stats.md)."""

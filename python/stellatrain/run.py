@@ -39,7 +39,6 @@ class Run:
         self._epochs_to_come: list[int] = []
         self._over = ""  # why there is no session
         self._finishing = False  # or failed at it
-        self._in_consensus = False
         self._session: _core.Session | None = forks.of_this_process(_core.Session(_session_options(self.who)))
         forks.forget_in_child(self)
         try:
@@ -218,16 +217,14 @@ class Run:
         self.session.all_gather("consensus", b"")  # all are here, or those who step instead are told
         with self.optimizer.consensus_weights():
             own = {name: buffer.detach().clone() for name, buffer in self.model.named_buffers()}
-            self._in_consensus = True
             try:
                 buffers.assign(self.model, buffers.averaged(self))
                 yield
             finally:
-                self._in_consensus = False
                 buffers.assign(self.model, own)
 
     def _leave_consensus_before(self, call: str) -> None:
-        if self._in_consensus:
+        if self.optimizer is not None and self.optimizer.in_consensus:
             raise error(
                 "invalid_argument",
                 f"leave `with consensus()` before {call}(): inside, the model does not hold what is this "

@@ -343,15 +343,9 @@ def test_a_parameter_that_thaws_later_is_found_behind_a_closure_too() -> None:
         _, optimizer = run.distribute(net, adamw(net), rule="local")
         net[0].weight.requires_grad_(True)
         with pytest.raises(Error, match="that was frozen, or not in the optimizer, at distribute"):
-            optimizer.step(lambda: loss_backward(net))
+            step_with_closures(net, optimizer, steps=1)
 
     run_members(2, member)
-
-
-def loss_backward(net: torch.nn.Module) -> torch.Tensor:
-    loss = net(torch.ones(4, 13)).square().mean()
-    loss.backward()
-    return loss
 
 
 def test_a_model_that_was_cast_is_refused_and_goes_on_when_it_is_cast_back(tmp_path: Path) -> None:

@@ -58,9 +58,9 @@ def repeated(net: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int)
     return losses
 
 
-def step_with_closures(net: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def step_with_closures(net: torch.nn.Module, optimizer: torch.optim.Optimizer, steps: int = 4) -> None:
     """As LBFGS needs them."""
-    for batch in vectors(4, 4):
+    for batch in vectors(steps, 4):
 
         def closure(batch: Batch = batch) -> torch.Tensor:
             optimizer.zero_grad()
