@@ -3,6 +3,7 @@
 
 #include <hwy/cache_control.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <span>
 
@@ -20,6 +21,48 @@ void prefetch_block(std::span<const BlockId> blocks, std::size_t k, const T* arr
   if (k + kAhead >= blocks.size() || blocks[k + kAhead] == blocks[k] + kAhead)
     return;  // none, or a plain run
   hwy::Prefetch(array + std::size_t{blocks[k + kAhead]} * block);
+}
+
+// Blocks [begin, end) of whatever array, to be loaded.
+struct LinesAhead {
+  std::size_t begin = 0, end = 0;
+
+  // `block` values are one cache line, or less.
+  template <class T>
+  void load(const T* array, std::size_t block = kBlock) const {
+    for (std::size_t id = begin; id < end; ++id) hwy::Prefetch(array + id * block);
+  }
+};
+
+// What to load for one and the same pass over several arrays, by how much of them is listed: the listed
+// blocks alone where they lie far apart, all lines in order where many are listed, for lines in order cost
+// less than listed ones with gaps, and nothing where nearly all are, which the hardware foresees. Calls
+// each(first, last, ahead) for stretches of places, all of them, in order; ahead(k) is what to load when
+// place k's turn has come.
+//   blocks  ascending
+template <class Each>
+void for_each_stretch(std::span<const BlockId> blocks, Each each) {
+  constexpr std::size_t kStretch = 256;  // places: small beside the caches, and little to decide
+  constexpr std::size_t kAhead = 32;     // places: of five arrays 10 KiB, which a first cache holds
+  constexpr std::size_t kLines = 16;     // blocks, where they are loaded in order
+  for (std::size_t first = 0; first < blocks.size(); first += kStretch) {
+    const std::size_t last = std::min(first + kStretch, blocks.size());
+    const std::size_t among = std::size_t{blocks[last - 1]} - blocks[first] + 1;
+    if (const std::size_t listed = last - first; listed * 8 > among * 5) {
+      each(first, last, [](std::size_t) { return LinesAhead(); });
+    } else if (listed * 16 > among * 3) {
+      each(first, last, [blocks](std::size_t k) {
+        const std::size_t next = blocks[std::min(k + 1, blocks.size() - 1)];
+        return LinesAhead{std::size_t{blocks[k]} + (k == 0 ? 1 : kLines),
+                          std::min(next + kLines, std::size_t{blocks.back()} + 1)};
+      });
+    } else {
+      each(first, last, [blocks](std::size_t k) {
+        const std::size_t id = blocks[std::min(k + kAhead, blocks.size() - 1)];
+        return LinesAhead{id, id + 1};
+      });
+    }
+  }
 }
 
 }  // namespace stella

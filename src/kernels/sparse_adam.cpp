@@ -19,9 +19,11 @@ HWY_BEFORE_NAMESPACE();
 namespace stella::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-template <bool amsgrad>
-void sparse_adam_blocks(std::span<const BlockId> blocks, const float* gradient, const AdamStep& step,
-                        const BlockCorrections& corrections, const AdamArrays& arrays) {
+// Places [first, end) of the blocks.
+template <bool amsgrad, class Ahead>
+void sparse_adam_stretch(std::span<const BlockId> blocks, std::size_t first, std::size_t end, Ahead ahead,
+                         const float* gradient, const AdamStep& step, const BlockCorrections& corrections,
+                         const AdamArrays& arrays) {
   const hn::CappedTag<float, kBlock> d;
   // Local, so that no store can change them.
   std::uint32_t* const steps = corrections.steps;
@@ -30,12 +32,13 @@ void sparse_adam_blocks(std::span<const BlockId> blocks, const float* gradient, 
   const std::size_t last1 = corrections.bias1.size() - 1;
   const std::size_t last2 = corrections.root_of_bias2.size() - 1;
   const auto lr = hn::Set(d, corrections.lr);
-  for (std::size_t k = 0; k < blocks.size(); ++k) {
-    prefetch_block(blocks, k, steps, 1);
-    prefetch_block(blocks, k, arrays.weights);
-    prefetch_block(blocks, k, arrays.exp_avg);
-    prefetch_block(blocks, k, arrays.exp_avg_sq);
-    if constexpr (amsgrad) prefetch_block(blocks, k, arrays.max_exp_avg_sq);
+  for (std::size_t k = first; k < end; ++k) {
+    const LinesAhead lines = ahead(k);
+    lines.load(steps, 1);
+    lines.load(arrays.weights);
+    lines.load(arrays.exp_avg);
+    lines.load(arrays.exp_avg_sq);
+    if constexpr (amsgrad) lines.load(arrays.max_exp_avg_sq);
     const std::size_t before = count_step(steps[blocks[k]]);
     const auto step_size = hn::Div(lr, hn::Set(d, bias1[std::min(before, last1)]));
     const auto root = hn::Set(d, root_of_bias2[std::min(before, last2)]);
@@ -45,6 +48,14 @@ void sparse_adam_blocks(std::span<const BlockId> blocks, const float* gradient, 
       adam_update<amsgrad>(d, g, step, step_size, root, arrays, at + i);
     }
   }
+}
+
+template <bool amsgrad>
+void sparse_adam_blocks(std::span<const BlockId> blocks, const float* gradient, const AdamStep& step,
+                        const BlockCorrections& corrections, const AdamArrays& arrays) {
+  for_each_stretch(blocks, [&](std::size_t first, std::size_t end, auto ahead) HWY_ATTR {
+    sparse_adam_stretch<amsgrad>(blocks, first, end, ahead, gradient, step, corrections, arrays);
+  });
 }
 
 void sparse_adam(std::span<const BlockId> blocks, const float* gradient, const AdamStep& step,

@@ -17,17 +17,20 @@ HWY_BEFORE_NAMESPACE();
 namespace stella::HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-template <bool has_momentum>
-void sparse_sgd_blocks(std::span<const BlockId> blocks, const float* gradient, const SgdStep& step,
-                       float* weights, const BlockMomentum& momentum) {
+// Places [first, end) of the blocks.
+template <bool has_momentum, class Ahead>
+void sparse_sgd_stretch(std::span<const BlockId> blocks, std::size_t first, std::size_t end, Ahead ahead,
+                        const float* gradient, const SgdStep& step, float* weights,
+                        const BlockMomentum& momentum) {
   const hn::CappedTag<float, kBlock> d;
   const BlockMomentum own = momentum;  // local, so that no store can change it
-  for (std::size_t k = 0; k < blocks.size(); ++k) {
-    prefetch_block(blocks, k, weights);
+  for (std::size_t k = first; k < end; ++k) {
+    const LinesAhead lines = ahead(k);
+    lines.load(weights);
     float take = 0;
     if constexpr (has_momentum) {
-      prefetch_block(blocks, k, own.buffer);
-      prefetch_block(blocks, k, own.steps, 1);
+      lines.load(own.buffer);
+      lines.load(own.steps, 1);
       take = count_step(own.steps[blocks[k]]) == 0 ? 1.0f : own.later_take;
     }
     const auto taken = hn::Set(d, take);
@@ -38,6 +41,14 @@ void sparse_sgd_blocks(std::span<const BlockId> blocks, const float* gradient, c
       sgd_update<has_momentum>(d, g, step, taken, weights + at, has_momentum ? own.buffer + at : nullptr);
     }
   }
+}
+
+template <bool has_momentum>
+void sparse_sgd_blocks(std::span<const BlockId> blocks, const float* gradient, const SgdStep& step,
+                       float* weights, const BlockMomentum& momentum) {
+  for_each_stretch(blocks, [&](std::size_t first, std::size_t end, auto ahead) HWY_ATTR {
+    sparse_sgd_stretch<has_momentum>(blocks, first, end, ahead, gradient, step, weights, momentum);
+  });
 }
 
 void sparse_sgd(std::span<const BlockId> blocks, const float* gradient, const SgdStep& step, float* weights,

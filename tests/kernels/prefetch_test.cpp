@@ -1,0 +1,111 @@
+#include "kernels/prefetch.hpp"
+
+#include <algorithm>
+#include <map>
+#include <vector>
+
+#include "kernels/kernel_testing.hpp"
+
+namespace stella {
+namespace {
+
+using namespace testing;
+
+struct Pass {
+  std::vector<std::size_t> places;            // in the order in which their turns came
+  std::map<std::size_t, std::size_t> loaded;  // block -> the turn at which it was first loaded ahead
+  std::size_t loads = 0;
+};
+
+Pass pass_over(std::span<const BlockId> blocks) {
+  Pass pass;
+  for_each_stretch(blocks, [&](std::size_t first, std::size_t end, auto ahead) {
+    EXPECT_LT(first, end);
+    for (std::size_t k = first; k < end; ++k) {
+      const LinesAhead lines = ahead(k);
+      for (std::size_t id = lines.begin; id < lines.end; ++id) {
+        ++pass.loads;
+        pass.loaded.try_emplace(id, k);
+      }
+      pass.places.push_back(k);
+    }
+  });
+  return pass;
+}
+
+void expect_all_places_in_order(const Pass& pass, std::size_t blocks) {
+  ASSERT_EQ(pass.places.size(), blocks);
+  for (std::size_t k = 0; k < blocks; ++k) EXPECT_EQ(pass.places[k], k);
+}
+
+TEST(Prefetch, EveryPlaceHasItsTurnOnceAndInOrder) {
+  Random random(seed());
+  expect_all_places_in_order(pass_over({}), 0);
+  for (const double density : {0.001, 0.01, 0.1, 0.2, 0.3, 0.5, 0.7, 0.95, 1.0}) {
+    for (const std::size_t total : {1, 31, 256, 257, 5000}) {
+      const auto blocks = some_blocks(random, total, density);
+      expect_all_places_in_order(pass_over(blocks), blocks.size());
+    }
+  }
+}
+
+TEST(Prefetch, BlocksFarApartAreLoadedAloneAndLongBeforeTheirTurn) {
+  Random random(seed());
+  const auto blocks = some_blocks(random, 100'000, 0.02);
+  const Pass pass = pass_over(blocks);
+  EXPECT_LE(pass.loaded.size(), blocks.size());
+  EXPECT_LE(pass.loads, blocks.size());
+  for (std::size_t k = 32; k < blocks.size(); ++k) {
+    ASSERT_TRUE(pass.loaded.contains(blocks[k]));
+    EXPECT_EQ(pass.loaded.at(blocks[k]), k - 32);
+  }
+}
+
+TEST(Prefetch, WhereManyAreListedAllLinesAreLoadedInOrderAndOnce) {
+  Random random(seed());
+  const auto blocks = some_blocks(random, 20'000, 0.4);
+  const Pass pass = pass_over(blocks);
+  EXPECT_EQ(pass.loads, pass.loaded.size());
+  std::size_t turn = 0;
+  for (std::size_t id = blocks.front() + 1; id <= blocks.back(); ++id) {
+    ASSERT_TRUE(pass.loaded.contains(id)) << id;
+    EXPECT_GE(pass.loaded.at(id), turn) << "out of order";
+    turn = pass.loaded.at(id);
+  }
+  EXPECT_EQ(pass.loaded.rbegin()->first, blocks.back());
+  for (std::size_t k = 1; k < blocks.size(); ++k) EXPECT_LT(pass.loaded.at(blocks[k]), k) << "too late";
+}
+
+TEST(Prefetch, WhereNearlyAllAreListedNothingIsLoadedForTheHardwareDoes) {
+  Random random(seed());
+  EXPECT_EQ(pass_over(some_blocks(random, 20'000, 0.9)).loads, 0u);
+  EXPECT_EQ(pass_over(some_blocks(random, 20'000, 1)).loads, 0u);
+}
+
+// Never what lies behind the last listed block, which may be the end of the arrays.
+TEST(Prefetch, NothingIsLoadedFromBehindTheLastBlock) {
+  Random random(seed());
+  for (const double density : {0.01, 0.1, 0.25, 0.5}) {
+    for (const std::size_t total : {3, 40, 300, 3000}) {
+      const auto blocks = some_blocks(random, total, density);
+      const Pass pass = pass_over(blocks);
+      for (const auto& [id, turn] : pass.loaded) EXPECT_LE(id, blocks.back()) << "at place " << turn;
+    }
+  }
+}
+
+TEST(Prefetch, AListMayBeDenseHereAndThinThere) {
+  std::vector<BlockId> blocks;
+  for (BlockId id = 0; id < 1024; ++id) blocks.push_back(id);
+  for (BlockId id = 0; id < 1024; ++id) blocks.push_back(2048 + 2 * id);
+  for (BlockId id = 0; id < 1024; ++id) blocks.push_back(8192 + 64 * id);
+  const Pass pass = pass_over(blocks);
+  expect_all_places_in_order(pass, blocks.size());
+  EXPECT_FALSE(pass.loaded.contains(1000));
+  EXPECT_TRUE(pass.loaded.contains(3001)) << "a line between two listed blocks";
+  EXPECT_TRUE(pass.loaded.contains(8192 + 64 * 500));
+  EXPECT_FALSE(pass.loaded.contains(8192 + 64 * 500 + 1));
+}
+
+}  // namespace
+}  // namespace stella
