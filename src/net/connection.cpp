@@ -105,7 +105,7 @@ asio::awaitable<void> Connection::write_frames() {
 }
 
 asio::awaitable<void> Connection::write_next() {
-  const Outgoing next = std::move(queue_.extract(queue_.begin()).mapped());
+  const Outgoing next = take_next();
   if (next.type == FrameType::heartbeat) heartbeat_queued_ = false;
   const std::size_t size = size_of(next.body);
   const FrameHeaderBytes header = encode({next.type, static_cast<std::uint32_t>(size)});
@@ -118,6 +118,22 @@ asio::awaitable<void> Connection::write_next() {
     next_key_at_ = wire_bytes_sent(stream_) + options_.key_lifetime;
   }
   changed_.notify();
+}
+
+Connection::Outgoing Connection::take_next() {
+  const auto first = queue_.begin();
+  const auto weights = queue_.lower_bound({urgency(FrameType::weights), {}, 0});
+  if (weights == queue_.end() || weights->second.type != FrameType::weights) {
+    payloads_ahead_ = 0;
+  } else if (first->second.type == FrameType::payload) {
+    const std::size_t part = size_of(weights->second.body);
+    if (payloads_ahead_ >= part) {
+      payloads_ahead_ -= part;
+      return std::move(queue_.extract(weights).mapped());
+    }
+    payloads_ahead_ += size_of(first->second.body);
+  }
+  return std::move(queue_.extract(first).mapped());
 }
 
 asio::awaitable<void> Connection::watch(const Handlers& handlers) {

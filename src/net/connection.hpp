@@ -47,8 +47,10 @@ class Connection {
   // when the peer closes otherwise, falls silent or breaks the format.
   asio::awaitable<void> run(Handlers handlers);
 
-  // Queues a frame: abort first, then control and round, then payloads by priority, then weights, equal ones
-  // in call order, leave last. The body is shared, not copied. Dropped when the connection has ended.
+  // Queues a frame: abort first, then control and round, then payloads by priority and weights, equal ones
+  // in call order, leave last. Weights go when no payload waits, and as many bytes of them as of payloads
+  // while some always wait: the link may never be without. The body is shared, not copied. Dropped when the
+  // connection has ended.
   void send(FrameType type, std::shared_ptr<const Bytes> body, Priority priority = {});
 
   // Sends what is queued, then nothing more, and lets run() return once the peer has closed its side too.
@@ -94,6 +96,7 @@ class Connection {
   asio::awaitable<void> read_frames(const Handlers& handlers);
   asio::awaitable<void> write_frames();
   asio::awaitable<void> write_next();
+  Outgoing take_next();
   asio::awaitable<void> watch(const Handlers& handlers);
   void queue_heartbeat();
   void note_life(TimePoint now);
@@ -105,7 +108,9 @@ class Connection {
   std::string peer_;
   ConnectionOptions options_;
 
-  std::map<Order, Outgoing> queue_;
+  using Queue = std::map<Order, Outgoing>;
+  Queue queue_;
+  std::size_t payloads_ahead_ = 0;  // bytes of payloads that left while weights waited, less those of weights
   std::uint64_t tickets_ = 0;
   std::size_t queued_bytes_ = 0;
   bool heartbeat_queued_ = false;

@@ -127,7 +127,8 @@ TEST(Connection, FramesArriveWholeAndInOrder) {
 TEST(Connection, TheMostUrgentFrameLeavesFirst) {
   Link link;
   link.left.send(FrameType::leave, {});
-  link.left.send(FrameType::weights, text("weights"));
+  const std::string weights(100, 'w');  // more than all payloads
+  link.left.send(FrameType::weights, text(weights));
   link.left.send(FrameType::payload, text("second bucket of iteration 1"), {1, 1});
   link.left.send(FrameType::payload, text("iteration 2"), {2, 0});
   link.left.send(FrameType::payload, text("first bucket"), {1, 0});
@@ -137,12 +138,41 @@ TEST(Connection, TheMostUrgentFrameLeavesFirst) {
   link.left.send(FrameType::abort, text("abort"));
   link.run();
   const auto frames = link.right.frames(8);
-  const char* const order[] = {
+  const std::string_view order[] = {
       "abort",       "control", "round", "first bucket", "first bucket again", "second bucket of iteration 1",
-      "iteration 2", "weights"};
+      "iteration 2", weights};
   for (std::size_t i = 0; i < std::size(order); ++i) EXPECT_EQ(frames[i].body, text(order[i])) << order[i];
   link.right.wait_for_end();
   EXPECT_TRUE(link.right.connection().peer_has_left());
+}
+
+// Or a member that listens over a slow link would never get them.
+TEST(Connection, WeightsLeaveAsManyBytesAsPayloadsThatNeverEnd) {
+  Link link;
+  for (const char* part : {"weights 1", "weights 2", "weights 3"})
+    link.left.send(FrameType::weights, text(part));
+  for (std::uint64_t k = 1; k <= 6; ++k) link.left.send(FrameType::payload, text("12345"), {k, 0});
+  link.left.send(FrameType::round, text("round"));
+  link.run();
+  const auto frames = link.right.frames(10);
+  const char* const order[] = {"round", "12345",     "12345", "weights 1", "12345",
+                               "12345", "weights 2", "12345", "12345",     "weights 3"};
+  for (std::size_t i = 0; i < std::size(order); ++i) EXPECT_EQ(frames[i].body, text(order[i])) << i;
+}
+
+TEST(Connection, PayloadsThatLeftBeforeThereWereWeightsDoNotCountAgainstThem) {
+  Link link;
+  link.left.send(FrameType::payload, Bytes(100'000, std::byte{7}), {1, 0});
+  link.run();
+  EXPECT_EQ(link.right.frames(1).size(), 1u);
+  link.left.on_thread([](Connection& connection) {
+    const auto body = [](const char* letters) { return std::make_shared<const Bytes>(text(letters)); };
+    connection.send(FrameType::weights, body("weights"));
+    connection.send(FrameType::payload, body("payload"), {2, 0});
+  });
+  const auto frames = link.right.frames(3);
+  EXPECT_EQ(frames[1].body, text("payload"));
+  EXPECT_EQ(frames[2].body, text("weights"));
 }
 
 // Answers each of so many heartbeats with one.
