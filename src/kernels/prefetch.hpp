@@ -38,7 +38,7 @@ struct LinesAhead {
 // blocks alone where they lie far apart, all lines in order where many are listed, for lines in order cost
 // less than listed ones with gaps, and nothing where nearly all are, which the hardware foresees. Calls
 // each(first, last, ahead) for stretches of places, all of them, in order; ahead(k) is what to load when
-// place k's turn has come.
+// place k's turn has come, at most kLines blocks.
 //   blocks  ascending
 template <class Each>
 void for_each_stretch(std::span<const BlockId> blocks, Each each) {
@@ -53,8 +53,9 @@ void for_each_stretch(std::span<const BlockId> blocks, Each each) {
     } else if (listed * 16 > among * 3) {
       each(first, last, [blocks](std::size_t k) {
         const std::size_t next = blocks[std::min(k + 1, blocks.size() - 1)];
-        return LinesAhead{std::size_t{blocks[k]} + (k == 0 ? 1 : kLines),
-                          std::min(next + kLines, std::size_t{blocks.back()} + 1)};
+        const std::size_t loaded =
+            std::size_t{blocks[k]} + (k == 0 ? 1 : kLines);  // but for what is in a hole
+        return LinesAhead{std::max(loaded, next), std::min(next + kLines, std::size_t{blocks.back()} + 1)};
       });
     } else {
       each(first, last, [blocks](std::size_t k) {

@@ -242,7 +242,7 @@ TEST(Encoding, BlocksOfAnotherSizeThanTheReceiversAreRefused) {
   EXPECT_TRUE(contains(error_of(bytes, 4), "blocks of 2^6 elements, here they have 2^4"));
 }
 
-// Conservation (docs/algorithms.md): with integer gradients, what was sent and what is held is what came in.
+// Conservation: with integer gradients, what was sent and what is held is what came in.
 TEST(Encoding, SentPlusHeldIsWhatCameInExactlyOverManyIterations) {
   Random random(seed());
   const std::size_t total = 50;
