@@ -123,7 +123,8 @@ asio::awaitable<void> Connection::write_next() {
 Connection::Outgoing Connection::take_next() {
   const auto first = queue_.begin();
   const auto weights = queue_.lower_bound({urgency(FrameType::weights), {}, 0});
-  if (weights == queue_.end() || weights->second.type != FrameType::weights) {
+  const bool none = weights == queue_.end() || weights->second.type != FrameType::weights;
+  if (none || first->second.type == FrameType::weights) {  // which lack nothing
     payloads_ahead_ = 0;
   } else if (first->second.type == FrameType::payload) {
     const std::size_t part = size_of(weights->second.body);
@@ -243,6 +244,8 @@ void Connection::cut() { end(nullptr); }
 Traffic Connection::traffic() {
   return {.bytes_sent = wire_bytes_sent(stream_), .bytes_received = wire_bytes_received(stream_)};
 }
+
+std::uint64_t Connection::bytes_delivered() { return wire_bytes_delivered(stream_); }
 
 // The first reason stays.
 void Connection::end(std::exception_ptr error) {

@@ -76,6 +76,8 @@ class Connection {
   // The same of the frames of one type, but for one that is half sent.
   std::size_t queued_bytes(FrameType type) const;
   Traffic traffic();
+  // On the wire, of those that traffic() counts as sent.
+  std::uint64_t bytes_delivered();
 
  private:
   static constexpr TimePoint kNever = TimePoint::max() - std::chrono::hours(1);  // something can be added
@@ -110,7 +112,8 @@ class Connection {
 
   using Queue = std::map<Order, Outgoing>;
   Queue queue_;
-  std::size_t payloads_ahead_ = 0;  // bytes of payloads that left while weights waited, less those of weights
+  // Bytes of payloads that left while weights waited and payloads never ended, less those of weights.
+  std::size_t payloads_ahead_ = 0;
   std::uint64_t tickets_ = 0;
   std::size_t queued_bytes_ = 0;
   bool heartbeat_queued_ = false;

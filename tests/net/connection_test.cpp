@@ -160,6 +160,44 @@ TEST(Connection, WeightsLeaveAsManyBytesAsPayloadsThatNeverEnd) {
   for (std::size_t i = 0; i < std::size(order); ++i) EXPECT_EQ(frames[i].body, text(order[i])) << i;
 }
 
+// All at once, so that they wait for one another.
+void send_weights_and_payloads(End& from, int weights, std::size_t part, std::vector<std::size_t> payloads) {
+  from.on_thread([&](Connection& connection) {
+    const auto body = [](std::size_t size) { return std::make_shared<const Bytes>(size); };
+    for (int k = 0; k < weights; ++k) connection.send(FrameType::weights, body(part));
+    for (const std::size_t size : payloads) connection.send(FrameType::payload, body(size), {});
+  });
+}
+
+// "p" and "w" for each payload and each part of weights.
+std::string kinds_of(const std::vector<Frame>& frames) {
+  std::string kinds;
+  for (const Frame& frame : frames) kinds += frame.type == FrameType::weights ? 'w' : 'p';
+  return kinds;
+}
+
+TEST(Connection, PayloadsThatComeAfterAPauseGoFirstAgainWhateverLeftBeforeIt) {
+  Link link;
+  link.run();
+  send_weights_and_payloads(link.left, 1, 10, {100});  // the weights end in the pause
+  EXPECT_EQ(kinds_of(link.right.frames(2)), "pw");
+  send_weights_and_payloads(link.left, 2, 10, {5, 5, 5});
+  EXPECT_EQ(kinds_of(link.right.frames(7)),
+            "pw"
+            "ppwpw");
+  send_weights_and_payloads(link.left, 1, 10, {100, 1});  // they end before the payloads do
+  EXPECT_EQ(kinds_of(link.right.frames(10)),
+            "pw"
+            "ppwpw"
+            "pwp");
+  send_weights_and_payloads(link.left, 1, 10, {5, 5, 5});
+  EXPECT_EQ(kinds_of(link.right.frames(14)),
+            "pw"
+            "ppwpw"
+            "pwp"
+            "ppwp");
+}
+
 TEST(Connection, PayloadsThatLeftBeforeThereWereWeightsDoNotCountAgainstThem) {
   Link link;
   link.left.send(FrameType::payload, Bytes(100'000, std::byte{7}), {1, 0});
