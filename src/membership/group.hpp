@@ -155,16 +155,16 @@ class Group {
 
   // For a failure of this member itself: everybody else fails with "member 2 (...) stopped: <sentence>", an
   // Error of that code if it is mismatch, protocol or timeout, else peer_lost; pending calls here throw
-  // Error(cancelled). Returns when the others have been told or cannot be
-  // (2 s). Does nothing after a failure.
+  // Error(cancelled). Returns when the others have been told or cannot be:
+  // for 2 s nothing has reached anybody, or leave_timeout is over. Does nothing after a failure.
   asio::awaitable<void> abort(std::string sentence, ErrorCode code = ErrorCode::peer_lost);
   // Orderly end: what is queued is sent, then others see has_left(). Returns once that has reached them, or
   // throws Error(timeout), or the failure of the group or, at once, of a member that had not taken
   // everything.
   asio::awaitable<void> leave();
-  // Ends every connection and coroutine of the group. Pending calls throw before it returns, which takes 2 s
-  // at most after a failure (the others are told first) and no time otherwise. To the others, a member that
-  // closes without leave() or abort() has crashed. May be called at any time, more than once.
+  // Ends every connection and coroutine of the group. Pending calls throw before it returns, which takes no
+  // time, but for what a failure's last words or a leave() under way still need: see there. To the others, a
+  // member that closes without leave() or abort() has crashed. May be called at any time, more than once.
   asio::awaitable<void> close();
 
   // This member's, for what its users should know.

@@ -15,7 +15,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
-constexpr auto kLastWords = 2s;  // for telling the others why the run ends
+constexpr auto kLastWords = 2s;  // in which nothing reaches anybody: the others cannot be told why
 
 void check(bool ok, const std::string& sentence) {
   if (!ok) throw Error(ErrorCode::invalid_argument, sentence);
@@ -150,7 +150,7 @@ void Mesh::fail(const Error& reason) {
 // get a moment to take theirs.
 void Mesh::fail_to_leave(const Error& reason) {
   failure_ = reason;
-  carrying_.spawn(until_disconnected(Clock::now() + kLastWords));
+  carrying_.spawn(until_told());
   changed_.notify();
 }
 
@@ -166,19 +166,42 @@ void Mesh::stop(const Error& for_us, const Error& for_others) {
   }
   joining_.cancel();
   if (listener_) listener_->close();
-  carrying_.spawn(until_disconnected(Clock::now() + kLastWords));
+  carrying_.spawn(until_told());
   changed_.notify();
 }
 
 // Returns once every connection has ended by itself; cuts those that have not at the deadline.
 asio::awaitable<void> Mesh::until_disconnected(TimePoint deadline) {
-  const Deadline limit(io_.get_executor(), deadline, [this] {
-    for (const Peer& peer : peers_) {
-      if (peer.connection) peer.connection->cut();
-    }
-    changed_.notify();
-  });
+  const Deadline limit(io_.get_executor(), deadline, [this] { cut_all(); });
   while (connected()) co_await changed_.wait();
+}
+
+// The same, and cuts them as soon as nothing reaches anybody any more: last words wait for a frame that is
+// half sent, which over a slow link takes long.
+asio::awaitable<void> Mesh::until_told() {
+  const TimePoint latest = Clock::now() + options_.leave_timeout;
+  while (connected()) {
+    const std::uint64_t delivered = bytes_delivered();
+    const Deadline limit(io_.get_executor(), std::min(latest, Clock::now() + kLastWords),
+                         [this] { changed_.notify(); });
+    while (connected() && !limit.expired()) co_await changed_.wait();
+    if (bytes_delivered() == delivered || Clock::now() >= latest) cut_all();
+  }
+}
+
+void Mesh::cut_all() {
+  for (const Peer& peer : peers_) {
+    if (peer.connection) peer.connection->cut();
+  }
+  changed_.notify();
+}
+
+std::uint64_t Mesh::bytes_delivered() const {
+  std::uint64_t bytes = 0;
+  for (const Peer& peer : peers_) {
+    if (peer.connection && !peer.connection->ended()) bytes += peer.connection->bytes_delivered();
+  }
+  return bytes;
 }
 
 bool Mesh::connected() const {

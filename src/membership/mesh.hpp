@@ -110,6 +110,9 @@ class Mesh {
   void fail_to_leave(const Error& reason);
   void stop(const Error& for_us, const Error& for_others);
   asio::awaitable<void> until_disconnected(TimePoint deadline);
+  asio::awaitable<void> until_told();
+  void cut_all();
+  std::uint64_t bytes_delivered() const;
   bool connected() const;
   void throw_if_failed() const;
   [[noreturn]] void fail_and_throw(const Error& reason);

@@ -1,7 +1,9 @@
 #include "net/stream.hpp"
 
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 
 #include <algorithm>
 #include <array>
@@ -49,6 +51,13 @@ void tune(TlsStream& stream, std::chrono::milliseconds peer_timeout) {
   const auto most = std::chrono::milliseconds(std::numeric_limits<int>::max());
   stream.lowest_layer().set_option(UserTimeout(static_cast<int>(std::min(peer_timeout, most).count())),
                                    ignored);
+}
+
+std::uint64_t wire_bytes_delivered(TlsStream& stream) {
+  int on_the_way = 0;  // in the kernel; counts the end of the stream, too
+  const std::uint64_t sent = wire_bytes_sent(stream);
+  if (::ioctl(stream.lowest_layer().native_handle(), SIOCOUTQ, &on_the_way) != 0) return sent;
+  return sent - std::min<std::uint64_t>(sent, static_cast<std::uint64_t>(on_the_way));
 }
 
 void cut(TlsStream& stream) {

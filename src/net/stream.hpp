@@ -4,6 +4,7 @@
 #include <asio/awaitable.hpp>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <system_error>
 
@@ -32,6 +33,9 @@ asio::awaitable<void> write_frame(TlsStream& stream, FrameType type, const Bytes
 // Sends small frames at once, and lets the kernel give up on a peer that acknowledges nothing for
 // peer_timeout.
 void tune(TlsStream& stream, std::chrono::milliseconds peer_timeout);
+
+// Of the bytes that were sent, those that have come to the peer's machine.
+std::uint64_t wire_bytes_delivered(TlsStream& stream);
 
 // Ends both directions at once; pending operations fail.
 void cut(TlsStream& stream);

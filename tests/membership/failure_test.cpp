@@ -105,6 +105,45 @@ TEST(Failure, WhoHearsOfAFailureAndThenLosesTheMessengerReportsTheFailure) {
   }
 }
 
+// Over a slow link, a frame that is half sent takes longer than somebody who does not answer is waited for.
+TEST(Failure, AnAbortReachesAMemberWhoseLinkStillCarriesALargeFrame) {
+  GroupOptions options = quick_options(0, 2);
+  options.peer_timeout = 30s;  // the fake one sends no heartbeats
+  Member member(options);
+  const std::string address = member.listen();
+  auto joining = member.net().start(member.group().join_through(""));
+  FakeMember slow(1, 2);
+  slow.connect(address);
+  joining.get();
+  constexpr std::size_t kSize = std::size_t{48} << 20;  // more than both kernels hold
+  member.net().call([&] { member.group().send_payload(1, std::make_shared<const Bytes>(kSize), {}); });
+  while (member.net().call([&] { return member.group().traffic(1).bytes_sent; }) < kSize / 50) continue;
+  auto aborting = member.net().start(member.group().abort("the disk is full"));
+  Frame frame = slow.next_frame(kSize / 12, 300ms);
+  while (frame.type != FrameType::payload) frame = slow.next_frame(kSize / 12, 300ms);
+  EXPECT_EQ(frame.body.size(), kSize);
+  const Frame last = slow.next_frame();
+  ASSERT_EQ(last.type, FrameType::abort);
+  EXPECT_NAMES(decode_farewell(last.body, "test"), "stopped: the disk is full");
+  slow.hang_up();
+  aborting.get();
+}
+
+TEST(Failure, AMemberThatTakesNothingIsSoonGivenUp) {
+  Member member(quick_options(0, 2));
+  const std::string address = member.listen();
+  auto joining = member.net().start(member.group().join_through(""));
+  FakeMember stuck(1, 2);
+  stuck.connect(address);
+  joining.get();
+  const auto large = std::make_shared<const Bytes>(std::size_t{48} << 20);
+  member.net().call([&] { member.group().send_payload(1, large, {}); });
+  const auto start = Clock::now();
+  member.net().run(member.group().abort("the disk is full"));
+  EXPECT_GT(Clock::now() - start, 1900ms);
+  EXPECT_LT(Clock::now() - start, 5s);
+}
+
 TEST(Failure, AnAbortReachesEverybodyWithItsSentence) {
   Members members = joined_members(4);
   auto pending = members[0]->net().start(members[0]->group().barrier("never"));

@@ -1,9 +1,13 @@
 // A member that holds the secret and says what a test wants, frame by frame.
 #pragma once
 
+#include <algorithm>
+#include <asio/read.hpp>
+#include <asio/steady_timer.hpp>
 #include <asio/use_awaitable.hpp>
 #include <asio/write.hpp>
 #include <optional>
+#include <span>
 
 #include "membership/hello.hpp"
 #include "membership/member_process.hpp"
@@ -42,6 +46,10 @@ class FakeMember {
   void hang_up() {
     net_.call([this] { cut(*stream_); });
   }
+  // The same over a slow link: so many bytes at a time, with a pause before each.
+  Frame next_frame(std::size_t piece, std::chrono::milliseconds pause) {
+    return net_.run(read_slowly(this, piece, pause));
+  }
   // The next frame that is no heartbeat.
   Frame next_frame() { return net_.run(read_next(this)); }
 
@@ -59,6 +67,22 @@ class FakeMember {
       Frame frame = co_await read_frame(*self->stream_, self->who_);
       if (frame.type != FrameType::heartbeat) co_return frame;
     }
+  }
+
+  static asio::awaitable<Frame> read_slowly(FakeMember* self, std::size_t piece,
+                                            std::chrono::milliseconds pause) {
+    FrameHeaderBytes bytes;
+    co_await asio::async_read(*self->stream_, asio::buffer(bytes), asio::use_awaitable);
+    const FrameHeader header = decode_frame_header(bytes, self->who_);
+    Frame frame{header.type, Bytes(header.size)};
+    asio::steady_timer timer(self->stream_->get_executor());
+    for (std::size_t done = 0; done < frame.body.size(); done += piece) {
+      timer.expires_after(pause);
+      co_await timer.async_wait(asio::use_awaitable);
+      const auto part = std::span(frame.body).subspan(done, std::min(piece, frame.body.size() - done));
+      co_await asio::async_read(*self->stream_, asio::buffer(part.data(), part.size()), asio::use_awaitable);
+    }
+    co_return frame;
   }
 
   std::string who_ = "the member under test";
