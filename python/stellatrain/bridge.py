@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from stellatrain import _core
+from stellatrain.errors import error
 
 _TYPES = {
     torch.float32: _core.GradientType.fp32,
@@ -17,13 +18,17 @@ class ParameterBridge:
     """One parameter: addresses for the engine, copies where torch's own memory will not do.
 
     Contiguous tensors on the CPU are used in place: weights of fp32, gradients of fp32, bf16 or fp16.
-    Anything else (CUDA, other strides, sparse gradients) goes through host copies, by plain torch copies
-    inside step().
+    Anything else (CUDA, other strides, sparse gradients, those that torch negates only when they are read)
+    goes through host copies, by plain torch copies inside step().
+
+    What asks for an address raises Error("invalid_argument") for a tensor of another shape than the parameter
+    had when this was made.
     """
 
     def __init__(self, name: str, parameter: torch.nn.Parameter):
         self.name = name
         self.parameter = parameter
+        self.shape = parameter.shape
         self.numel = parameter.numel()
         self._weights: torch.Tensor | None = None  # host copy, where needed
         self._gradient: torch.Tensor | None = None
@@ -33,6 +38,7 @@ class ParameterBridge:
 
         refresh: the parameter was written by somebody else than the engine.
         """
+        self._check_shape("", self.parameter)
         if _usable_in_place(self.parameter, torch.float32):
             return self.parameter.data_ptr()
         if self._weights is None:
@@ -47,6 +53,7 @@ class ParameterBridge:
         gradient = self.parameter.grad
         if gradient is None:
             return 0, _core.GradientType.fp32
+        self._check_shape("the gradient of ", gradient)
         dtype = gradient.dtype if gradient.dtype in _TYPES else torch.float32
         if not _usable_in_place(gradient, dtype):
             if self._gradient is None or self._gradient.dtype is not dtype:
@@ -57,14 +64,24 @@ class ParameterBridge:
         return gradient.data_ptr(), _TYPES[dtype]
 
     def weights_written(self) -> None:
-        """The engine wrote into weights_address()."""
-        if self._weights is not None and not _usable_in_place(self.parameter, torch.float32):
+        """The engine wrote into weights_address(): a backward pass that needs the old values is refused."""
+        if _usable_in_place(self.parameter, torch.float32):
+            torch.autograd.graph.increment_version(self.parameter)
+        elif self._weights is not None:
             with torch.no_grad():
                 self.parameter.copy_(self._weights)
 
     def _host_tensor(self, dtype: torch.dtype) -> torch.Tensor:
         on_gpu = self.parameter.is_cuda
-        return torch.empty(self.parameter.shape, dtype=dtype, pin_memory=on_gpu)
+        return torch.empty(self.shape, dtype=dtype, device="cpu", pin_memory=on_gpu)
+
+    def _check_shape(self, what: str, tensor: torch.Tensor) -> None:
+        if tensor.shape != self.shape:
+            raise error(
+                "invalid_argument",
+                f"{what}the parameter '{self.name}' has the shape {tuple(tensor.shape)} now, at distribute() "
+                f"it had {tuple(self.shape)}: give parameters their shape before distribute()",
+            )
 
 
 def _usable_in_place(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
@@ -73,4 +90,6 @@ def _usable_in_place(tensor: torch.Tensor, dtype: torch.dtype) -> bool:
         and tensor.dtype is dtype
         and tensor.device.type == "cpu"
         and tensor.is_contiguous()
+        and not tensor.is_neg()
+        and (tensor.data_ptr() != 0 or tensor.numel() == 0)  # 0: known to be zeros, and not in memory
     )

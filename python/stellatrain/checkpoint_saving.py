@@ -135,7 +135,7 @@ def _telling_what_stays() -> Iterator[None]:
 
 
 def _own(run: Run) -> Tensors:
-    epochs = {"loader_epochs": torch.tensor(run.loader_epochs(), dtype=torch.int64)}
+    epochs = {"loader_epochs": torch.tensor(run.loader_epochs(), dtype=torch.int64, device="cpu")}
     own = own_tensors(run) | run.optimizer.own_tensors()
     return own | buffer_tensors(run.model) | random_states(run.model) | epochs
 

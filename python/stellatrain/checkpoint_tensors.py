@@ -44,7 +44,8 @@ def consensus_tensors(run: Run) -> Tensors:
 def own_tensors(run: Run) -> Tensors:
     """This member's: "residual.<parameter>", and the state of its selectors, "selector.<name>"."""
     selector, words = run.optimizer.engine.selector_state()
-    return _engine_tensors(run, shared=False) | {SELECTOR + selector: torch.tensor(words, dtype=torch.uint64)}
+    state = torch.tensor(words, dtype=torch.uint64, device="cpu")
+    return _engine_tensors(run, shared=False) | {SELECTOR + selector: state}
 
 
 def _engine_tensors(run: Run, shared: bool) -> Tensors:
@@ -55,7 +56,8 @@ def _engine_tensors(run: Run, shared: bool) -> Tensors:
             continue
         bridge = run.optimizer.bridges[index]
         whole = tensors.setdefault(
-            f"{name}.{bridge.name}", torch.zeros(size_of(name, bridge.numel), dtype=dtype_of(name))
+            f"{name}.{bridge.name}",
+            torch.zeros(size_of(name, bridge.numel), dtype=dtype_of(name), device="cpu"),
         )
         first = begin // BLOCK if name == "steps" else begin
         whole[first : first + values.numel()] = values.to(whole.dtype)

@@ -47,8 +47,8 @@ class ShareBatchSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         order = range(self.samples)
         if self.shuffle:
-            generator = torch.Generator().manual_seed(self.seed + self.epoch)
-            order = torch.randperm(self.samples, generator=generator).tolist()
+            generator = torch.Generator("cpu").manual_seed(self.seed + self.epoch)
+            order = torch.randperm(self.samples, generator=generator, device="cpu").tolist()
         share = list(order[self.rank :: self.world_size])
         batches = len(self)
         begin = 0

@@ -34,9 +34,7 @@ def make_room(engine: _core.Engine, moments: Iterable[tuple[str, int]]) -> list[
 
     Returns those that its optimizer never has.
     """
-    there = {(name, index) for name, index, *_ in slices(engine)}
-    missing = (moment for moment in moments if moment not in there)
-    return [(name, index) for name, index in missing if not engine.allocate_moment(name, index)]
+    return [(name, index) for name, index in moments if not engine.allocate_moment(name, index)]
 
 
 def export_state(
@@ -51,12 +49,14 @@ def export_state(
         parameter = bridges[index].parameter
         entry = state.setdefault(parameter, {})
         if name == "steps":
-            counts = entry.setdefault(STEPS, torch.zeros(-(-parameter.numel() // BLOCK), dtype=torch.int64))
+            none = torch.zeros(-(-parameter.numel() // BLOCK), dtype=torch.int64, device="cpu")
+            counts = entry.setdefault(STEPS, none)
             first = begin // BLOCK
             counts[first : first + values.numel()] = values.to(torch.int64)
             entry["step"] = counts.max().to(torch.float32)
         elif name not in NOT_MOMENTS:
-            whole = entry.setdefault(name, torch.zeros(parameter.shape, dtype=torch.float32))
+            zeros = torch.zeros(parameter.shape, dtype=torch.float32, device="cpu")
+            whole = entry.setdefault(name, zeros)
             whole.view(-1)[begin : begin + numel] = values
     return {parameter: entry for parameter, entry in state.items() if entry["step"] > 0}
 
@@ -113,7 +113,7 @@ def _check_entry(bridge: ParameterBridge, entry: Mapping[str, Any]) -> None:
                 "invalid_argument",
                 f"optimizer state '{name}' of '{bridge.name}' has the shape {shape}; needed is {needed}",
             )
-    counts = torch.as_tensor(entry[STEPS] if STEPS in entry else _step_count(entry))
+    counts = torch.as_tensor(entry[STEPS] if STEPS in entry else _step_count(entry), device="cpu")
     if bool(((counts < 0) | (counts > MOST_STEPS)).any()):
         raise error(
             "invalid_argument",
