@@ -180,12 +180,14 @@ asio::awaitable<void> Mesh::until_disconnected(TimePoint deadline) {
 // half sent, which over a slow link takes long.
 asio::awaitable<void> Mesh::until_told() {
   const TimePoint latest = Clock::now() + options_.leave_timeout;
-  while (connected()) {
-    const std::uint64_t delivered = bytes_delivered();
-    const Deadline limit(io_.get_executor(), std::min(latest, Clock::now() + kLastWords),
-                         [this] { changed_.notify(); });
-    while (connected() && !limit.expired()) co_await changed_.wait();
-    if (bytes_delivered() == delivered || Clock::now() >= latest) cut_all();
+  TimePoint moved = Clock::now();
+  for (std::uint64_t before = bytes_delivered(); connected();) {
+    const Deadline tick(io_.get_executor(), Clock::now() + kLastWords / 8, [this] { changed_.notify(); });
+    while (connected() && !tick.expired()) co_await changed_.wait();
+    const std::uint64_t delivered = bytes_delivered();  // less, once a connection has ended
+    if (delivered > before) moved = Clock::now();
+    before = delivered;
+    if (Clock::now() >= std::min(moved + kLastWords, latest)) cut_all();
   }
 }
 
