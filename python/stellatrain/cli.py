@@ -24,6 +24,9 @@ def main(argv: list[str] | None = None) -> int:
     except _NotPrinted as cause:
         print(f"stella: {cause}", file=sys.stderr)
         return 1
+    except ImportError as cause:  # the core's, which says what to do
+        print(f"stella: {cause}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
 

@@ -60,6 +60,8 @@ void skip_static_destructors() {
 }  // namespace stella
 
 NB_MODULE(_core, module) {
+  // Before there are types: an import that fails may be tried again, and they cannot be made twice.
+  stella::force_target_from_environment();
   module.attr("__version__") = nb::str(stella::version().data(), stella::version().size());
   module.doc() = "The StellaTrain engine (C++).";
   PyObject* error = PyErr_NewExceptionWithDoc(
@@ -81,5 +83,4 @@ NB_MODULE(_core, module) {
   module.def("force_target", &stella::force_target, nb::arg("name"),
              "Uses one of supported_targets(); '' is the best.");
   module.def("new_secret", &stella::RunSecret::new_text, "A fresh run secret, one line of text.");
-  stella::force_target_from_environment();
 }

@@ -164,3 +164,28 @@ def test_info_without_a_core_says_why_and_fails() -> None:
     assert done.returncode == 1
     assert "core        not available (" in done.stdout
     assert "set STELLA_CPU to one of" in done.stdout
+
+
+@pytest.mark.parametrize("command", ["lab -- true", "secret new"])
+def test_a_core_that_cannot_be_used_is_one_line(command: str) -> None:
+    environment = {**os.environ, "STELLA_CPU": "bogus"}
+    done = stella(*command.split(), stdout=subprocess.PIPE, env=environment)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("stella: ") and done.stderr.count("\n") == 1
+    assert "set STELLA_CPU to one of" in done.stderr
+
+
+def test_a_core_that_cannot_be_used_may_be_imported_again_to_no_avail() -> None:
+    code = """
+import stellatrain
+for attempt in range(3):
+    try:
+        stellatrain.Error
+    except ImportError as error:
+        print(error)
+"""
+    environment = {**os.environ, "STELLA_CPU": "bogus"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("set STELLA_CPU to one of") == 3
