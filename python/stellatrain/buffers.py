@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,8 @@ def broadcast(session: _core.Session, name: str, tensor: torch.Tensor) -> None:
 def averaged(run: Run) -> dict[str, torch.Tensor]:
     """The model's buffers by name: floating-point ones averaged over the members, others from member 0.
 
-    Sums run in member order in fp64, so every member gets the same bits. The model is not changed.
+    Sums run in member order in fp64, so every member gets the same bits. A value that is finite on some
+    members only is the mean of those, with a warning that names the others. The model is not changed.
     Collective.
 
     Raises Error("mismatch") on every member where they are not the same buffers everywhere any more.
@@ -47,18 +49,35 @@ def averaged(run: Run) -> dict[str, torch.Tensor]:
     for name, buffer in named.items():
         result[name] = buffer.detach().to("cpu", copy=True).contiguous()
         if buffer.is_floating_point():
-            _average(run.session, name, result[name])
+            _average(run, name, result[name])
         elif buffer.numel() > 0:
             broadcast(run.session, name, result[name])
     return result
 
 
-def _average(session: _core.Session, name: str, buffer: torch.Tensor) -> None:
+def _average(run: Run, name: str, buffer: torch.Tensor) -> None:
+    spoilt: set[int] = set()
     for piece in buffer.view(-1).split(_GATHERED):
-        raw = session.all_gather(_tag(name), piece.view(torch.uint8).numpy().tobytes())
-        everybody = [torch.frombuffer(bytearray(bytes_), dtype=buffer.dtype) for bytes_ in raw if bytes_]
-        if everybody:
-            piece.copy_(sum(theirs.to(torch.float64) for theirs in everybody) / len(everybody))
+        raw = run.session.all_gather(_tag(name), piece.view(torch.uint8).numpy().tobytes())
+        everybody = [
+            torch.frombuffer(bytearray(bytes_), dtype=buffer.dtype).to(torch.float64)
+            for bytes_ in raw
+            if bytes_
+        ]
+        if not everybody:
+            continue
+        finite = [theirs.isfinite() for theirs in everybody]
+        count = sum(mask.to(torch.float64) for mask in finite)
+        spoilt |= {rank for rank, mask in enumerate(finite) if bool((~mask & (count > 0)).any())}
+        plain = sum(everybody) / len(everybody)  # of values that are finite on all, or on none
+        some = sum(theirs.where(mask, 0.0) for theirs, mask in zip(everybody, finite, strict=True)) / count
+        piece.copy_(plain.where((count == 0) | (count == len(everybody)), some))
+    if spoilt:
+        who = ", ".join(run.describe(rank) for rank in sorted(spoilt))
+        warnings.warn(
+            f"stellatrain: the buffer '{name}' holds NaN or infinity on {who}, where it is left out of the average",
+            stacklevel=2,
+        )
 
 
 def _tag(name: str) -> str:

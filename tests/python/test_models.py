@@ -218,6 +218,38 @@ def test_batch_norm_buffers_start_as_member_0s_are_local_in_between_and_averaged
     assert count_0 == count_1 == 43
 
 
+def test_what_a_batch_with_nan_spoilt_on_one_member_is_left_out_of_the_average_with_a_warning() -> None:
+    def member(run: Run):
+        net = nets[run.rank]
+        _, optimizer = run.distribute(net, adamw(net), **EXACT)
+        plain_loop(net, optimizer, vectors(1, 4))
+        if run.rank == 1:
+            net[1].running_mean[3] = float("nan")
+            net[1].running_var[4] = float("inf")
+        net.mask[1 + run.rank] = -1
+        between = net[1].running_mean.clone(), net[1].running_var.clone()
+        run.finish()
+        return between, net[1].running_mean.clone(), net[1].running_var.clone(), net.mask.tolist()
+
+    nets = [normed() for _ in range(3)]
+    for net in nets:  # as attention has them
+        net.register_buffer("mask", torch.tensor([float("-inf"), 0.0, 0.0, 0.0]))
+    with pytest.warns(UserWarning) as warned:
+        results = run_members(3, member)
+    means = torch.stack([between[0] for between, *_ in results]).double()
+    means[1, 3] = (means[0, 3] + means[2, 3]) / 2
+    for _, mean, var, mask in results:
+        assert torch.allclose(mean, means.mean(0).float())
+        assert var.isfinite().all()
+        assert mask == [float("-inf"), *[pytest.approx(-1 / 3)] * 3]
+        assert torch.equal(mean, results[0][1]) and torch.equal(var, results[0][2])
+    sentences = {str(warning.message) for warning in warned}
+    assert any(
+        "the buffer '1.running_mean' holds NaN or infinity on member 1 (" in text for text in sentences
+    )
+    assert not any("'mask'" in text for text in sentences)
+
+
 def test_integer_and_bool_buffers_end_as_member_0s() -> None:
     def member(run: Run):
         net = nets[run.rank]
