@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 
 from stellatrain import _core, forks
 from stellatrain.bridge import ParameterBridge
-from stellatrain.errors import STEP_IN_CONSENSUS, error, number
+from stellatrain.errors import STEP_IN_CONSENSUS, error, number, shown
 from stellatrain.optimizer_state import export_state, import_state
 from stellatrain.settings import MOMENTS, group_settings, kind_of
 
@@ -207,16 +207,33 @@ class DistributedOptimizer(torch.optim.Optimizer):
         What it refuses changes nothing.
         """
         engine = self.engine  # before anything is changed
+        if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= state_dict.keys():
+            raise error(
+                "invalid_argument",
+                f"load_state_dict: {shown(state_dict)} is not what state_dict() of an optimizer returns, "
+                "with 'state' and 'param_groups'",
+            )
         groups = self.param_groups
         super().load_state_dict(state_dict)
         # Not what torch made of the state: it casts moments and step counts to the parameters' type.
         self.state.clear()
         try:
+            self._check_loaded_settings()
             import_state(engine, self._bridges, self._saved_by_parameter(state_dict))
         except Exception:
             self.param_groups = groups
             raise
         self._origin.param_groups = self.param_groups
+
+    def _check_loaded_settings(self) -> None:
+        try:
+            self._settings()
+        except KeyError as missing:
+            raise error(
+                "invalid_argument",
+                f"load_state_dict: the param_groups there have no {missing}: they are not those of a "
+                f"torch.optim.{type(self._origin).__name__}",
+            ) from None
 
     def __getstate__(self) -> dict[str, Any]:
         raise error(

@@ -221,6 +221,29 @@ def test_state_that_is_refused_leaves_the_settings_and_their_schedulers() -> Non
     assert run_members(1, member) == [(0.25, 0.125)]
 
 
+@pytest.mark.parametrize(
+    ("state", "says"),
+    [
+        (lambda: torch_for(1, "adamw", vectors(1, 4))[1].state_dict(), "are not those of a torch.optim.SGD"),
+        (dict, "load_state_dict: {} is not what state_dict"),
+        (lambda: None, "load_state_dict: None is not what state_dict"),
+    ],
+    ids=["of another optimizer", "nothing in it", "None"],
+)
+def test_state_that_is_none_of_this_optimizer_is_refused_and_changes_nothing(state, says: str) -> None:
+    def member(run: Run):
+        net = mlp()
+        optimizer = distributed(run, net, sgd(net))
+        with pytest.raises(Error) as caught:
+            optimizer.load_state_dict(state())
+        plain_loop(net, optimizer, vectors(2, 4))
+        return str(caught.value), optimizer.param_groups[0]["momentum"]
+
+    ((sentence, momentum),) = run_members(1, member)
+    assert says in sentence
+    assert momentum == 0.9
+
+
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
 def test_copying_it_is_refused_with_what_to_do(copied) -> None:
     def member(run: Run):
