@@ -75,7 +75,8 @@ def _average(run: Run, name: str, buffer: torch.Tensor) -> None:
     if spoilt:
         who = ", ".join(run.describe(rank) for rank in sorted(spoilt))
         warnings.warn(
-            f"stellatrain: the buffer '{name}' holds NaN or infinity on {who}, where it is left out of the average",
+            f"stellatrain: the buffer '{name}' holds NaN or infinity on {who}, where it is left out of the "
+            "average",
             stacklevel=2,
         )
 
