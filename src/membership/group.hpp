@@ -156,7 +156,7 @@ class Group {
   // For a failure of this member itself: everybody else fails with "member 2 (...) stopped: <sentence>", an
   // Error of that code if it is mismatch, protocol or timeout, else peer_lost; pending calls here throw
   // Error(cancelled). Returns when the others have been told or cannot be:
-  // for 2 s nothing has reached anybody, or leave_timeout is over. Does nothing after a failure.
+  // for 2 s nothing has reached anybody, or 10 s are over. Does nothing after a failure.
   asio::awaitable<void> abort(std::string sentence, ErrorCode code = ErrorCode::peer_lost);
   // Orderly end: what is queued is sent, then others see has_left(). Returns once that has reached them, or
   // throws Error(timeout), or the failure of the group or, at once, of a member that had not taken

@@ -15,6 +15,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 using namespace std::chrono_literals;
 
+constexpr auto kLongestLastWords = 10s;
 constexpr auto kLastWords = 2s;  // in which nothing reaches anybody: the others cannot be told why
 
 void check(bool ok, const std::string& sentence) {
@@ -179,7 +180,7 @@ asio::awaitable<void> Mesh::until_disconnected(TimePoint deadline) {
 // The same, and cuts them as soon as nothing reaches anybody any more: last words wait for a frame that is
 // half sent, which over a slow link takes long.
 asio::awaitable<void> Mesh::until_told() {
-  const TimePoint latest = Clock::now() + options_.leave_timeout;
+  const TimePoint latest = Clock::now() + kLongestLastWords;
   TimePoint moved = Clock::now();
   for (std::uint64_t before = bytes_delivered(); connected();) {
     const Deadline tick(io_.get_executor(), Clock::now() + kLastWords / 8, [this] { changed_.notify(); });
