@@ -21,14 +21,13 @@ class ParameterBridge:
     Anything else (CUDA, other strides, sparse gradients, those that torch negates only when they are read)
     goes through host copies, by plain torch copies inside step().
 
-    What asks for an address raises Error("invalid_argument") for a tensor of another shape than the parameter
+    What asks for an address raises Error("invalid_argument") for a tensor of another size than the parameter
     had when this was made.
     """
 
     def __init__(self, name: str, parameter: torch.nn.Parameter):
         self.name = name
         self.parameter = parameter
-        self.shape = parameter.shape
         self.numel = parameter.numel()
         self._weights: torch.Tensor | None = None  # host copy, where needed
         self._gradient: torch.Tensor | None = None
@@ -38,7 +37,7 @@ class ParameterBridge:
 
         refresh: the parameter was written by somebody else than the engine.
         """
-        self._check_shape("", self.parameter)
+        self._check_size("", self.parameter)
         if _usable_in_place(self.parameter, torch.float32):
             return self.parameter.data_ptr()
         if self._weights is None:
@@ -53,7 +52,7 @@ class ParameterBridge:
         gradient = self.parameter.grad
         if gradient is None:
             return 0, _core.GradientType.fp32
-        self._check_shape("the gradient of ", gradient)
+        self._check_size("the gradient of ", gradient)
         dtype = gradient.dtype if gradient.dtype in _TYPES else torch.float32
         if not _usable_in_place(gradient, dtype):
             if self._gradient is None or self._gradient.dtype is not dtype:
@@ -64,23 +63,21 @@ class ParameterBridge:
         return gradient.data_ptr(), _TYPES[dtype]
 
     def weights_written(self) -> None:
-        """The engine wrote into weights_address(): a backward pass that needs the old values is refused."""
-        if _usable_in_place(self.parameter, torch.float32):
-            torch.autograd.graph.increment_version(self.parameter)
-        elif self._weights is not None:
+        """The engine wrote into weights_address()."""
+        if self._weights is not None and not _usable_in_place(self.parameter, torch.float32):
             with torch.no_grad():
                 self.parameter.copy_(self._weights)
 
     def _host_tensor(self, dtype: torch.dtype) -> torch.Tensor:
         on_gpu = self.parameter.is_cuda
-        return torch.empty(self.shape, dtype=dtype, device="cpu", pin_memory=on_gpu)
+        return torch.empty(self.parameter.shape, dtype=dtype, device="cpu", pin_memory=on_gpu)
 
-    def _check_shape(self, what: str, tensor: torch.Tensor) -> None:
-        if tensor.shape != self.shape:
+    def _check_size(self, what: str, tensor: torch.Tensor) -> None:
+        if tensor.numel() != self.numel:
             raise error(
                 "invalid_argument",
-                f"{what}the parameter '{self.name}' has the shape {tuple(tensor.shape)} now, at distribute() "
-                f"it had {tuple(self.shape)}: give parameters their shape before distribute()",
+                f"{what}the parameter '{self.name}' has {tensor.numel()} values now, at distribute() it had "
+                f"{self.numel}: give parameters their shape before distribute()",
             )
 
 

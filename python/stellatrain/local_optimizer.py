@@ -65,9 +65,10 @@ class LocalOptimizer:
             return
         self._check_known()  # a closure has made the gradients only now
         self._probe.after_step(self._optimizer)
+        addresses = self._addresses()
         self._stepped = True
         try:
-            self.engine.step([], self._addresses(), [], self._samples, 1.0, False)
+            self.engine.step([], addresses, [], self._samples, 1.0, False)
         finally:  # also when this member's weights were not finite: what the others learned is there
             self._weights_written()
 

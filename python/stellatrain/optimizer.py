@@ -76,11 +76,12 @@ class DistributedOptimizer(torch.optim.Optimizer):
         samples = number(samples, "samples")
         skip = samples == 0 or (found_inf is not None and bool(found_inf))
         gradients = [] if skip else self._gradients()
+        addresses = self._addresses()
         self._stepped = True
         try:
             self.engine.step(
                 gradients,
-                self._addresses(),
+                addresses,
                 self._settings(),
                 samples,
                 1.0 if scale is None or skip else 1.0 / float(scale),
