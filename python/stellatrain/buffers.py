@@ -45,20 +45,27 @@ def averaged(run: Run) -> dict[str, torch.Tensor]:
     """
     named = dict(run.model.named_buffers())
     agree(run, "buffers", described("buffer", named.items()), "cast or change the model alike everywhere")
-    result = {}
+    result, warned = {}, []
     for name, buffer in named.items():
         result[name] = buffer.detach().to("cpu", copy=True).contiguous()
         if buffer.is_floating_point():
-            _average(run, name, result[name])
+            if spoilt := _average(run.session, name, result[name]):
+                who = ", ".join(run.describe(rank) for rank in sorted(spoilt))
+                warned.append(
+                    f"the buffer '{name}' holds NaN or infinity on {who}, where it is left out of the"
+                )
         elif buffer.numel() > 0:
             broadcast(run.session, name, result[name])
+    for begin in warned:  # which may raise: all members have got everything
+        warnings.warn(f"stellatrain: {begin} average", stacklevel=2)
     return result
 
 
-def _average(run: Run, name: str, buffer: torch.Tensor) -> None:
+def _average(session: _core.Session, name: str, buffer: torch.Tensor) -> set[int]:
+    """In place. Returns the ranks whose values were left out."""
     spoilt: set[int] = set()
     for piece in buffer.view(-1).split(_GATHERED):
-        raw = run.session.all_gather(_tag(name), piece.view(torch.uint8).numpy().tobytes())
+        raw = session.all_gather(_tag(name), piece.view(torch.uint8).numpy().tobytes())
         everybody = [
             torch.frombuffer(bytearray(bytes_), dtype=buffer.dtype).to(torch.float64)
             for bytes_ in raw
@@ -72,13 +79,7 @@ def _average(run: Run, name: str, buffer: torch.Tensor) -> None:
         plain = sum(everybody) / len(everybody)  # of values that are finite on all, or on none
         some = sum(theirs.where(mask, 0.0) for theirs, mask in zip(everybody, finite, strict=True)) / count
         piece.copy_(plain.where((count == 0) | (count == len(everybody)), some))
-    if spoilt:
-        who = ", ".join(run.describe(rank) for rank in sorted(spoilt))
-        warnings.warn(
-            f"stellatrain: the buffer '{name}' holds NaN or infinity on {who}, where it is left out of the "
-            "average",
-            stacklevel=2,
-        )
+    return spoilt
 
 
 def _tag(name: str) -> str:
