@@ -44,7 +44,7 @@ class ParameterBridge:
             self._weights = self._host_tensor(torch.float32)
             refresh = True
         if refresh:
-            self._weights.copy_(self.parameter.detach())
+            self._weights.view(self.parameter.shape).copy_(self.parameter.detach())
         return self._weights.data_ptr()
 
     def gradient(self) -> tuple[int, _core.GradientType]:
@@ -59,18 +59,18 @@ class ParameterBridge:
                 self._gradient = self._host_tensor(dtype)
             if gradient.layout is not torch.strided:
                 gradient = gradient.to_dense()
-            gradient = self._gradient.copy_(gradient.detach())
+            gradient = self._gradient.view(gradient.shape).copy_(gradient.detach())
         return gradient.data_ptr(), _TYPES[dtype]
 
     def weights_written(self) -> None:
-        """The engine wrote into weights_address()."""
+        """The engine wrote into weights_address(). For autograd that is no change in place."""
         if self._weights is not None and not _usable_in_place(self.parameter, torch.float32):
             with torch.no_grad():
-                self.parameter.copy_(self._weights)
+                self.parameter.data.copy_(self._weights.view(self.parameter.shape))
 
     def _host_tensor(self, dtype: torch.dtype) -> torch.Tensor:
         on_gpu = self.parameter.is_cuda
-        return torch.empty(self.parameter.shape, dtype=dtype, device="cpu", pin_memory=on_gpu)
+        return torch.empty(self.numel, dtype=dtype, device="cpu", pin_memory=on_gpu)
 
     def _check_size(self, what: str, tensor: torch.Tensor) -> None:
         if tensor.numel() != self.numel:

@@ -82,6 +82,58 @@ def test_a_parameter_of_another_size_than_at_distribute_is_refused_by_name(
     assert "give parameters their shape before distribute()" in sentence
 
 
+def test_under_the_local_rule_such_a_parameter_is_refused_too_and_not_written() -> None:
+    def member(run: Run) -> str:
+        net = mlp()
+        net[2].weight.data = net[2].weight.data.t().contiguous().t()  # needs a host copy
+        run.distribute(net, optimizer := sgd(net), rule="local")
+        loss_of(net, vectors(1, 4)[0]).backward()
+        net[2].weight.data = torch.zeros(2, 5, 149)
+        net[2].weight.grad = None
+        with pytest.raises(Error) as caught:
+            optimizer.step()
+        assert not net[2].weight.any()
+        run.close()
+        return str(caught.value)
+
+    (sentence,) = run_members(1, member)
+    assert "'2.weight' has 1490 values now, at distribute() it had 745" in sentence
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["in place", "by a host copy"])
+def test_a_parameter_may_be_given_another_shape_of_the_same_size(dtype: torch.dtype) -> None:
+    def member(run: Run) -> bool:
+        net = mlp().to(dtype)
+        optimizer = run.distribute(net, sgd(net), **EXACT)[1]
+        weight = net[2].weight
+        weight.data = weight.data.reshape(149, 5)
+        before = weight.detach().clone()
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+        run.session.leave()
+        return torch.allclose(weight, before - 0.05, atol=0.002)
+
+    assert run_members(2, member) == [True, True]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["in place", "by a host copy"])
+def test_losses_that_were_computed_before_a_step_may_go_backward_after_it(dtype: torch.dtype) -> None:
+    """Of parts of the model that the step did not change, as in torch; docs/torch.md says what differs."""
+
+    def member(run: Run) -> bool:
+        net = torch.nn.ModuleList([mlp(), mlp()]).to(dtype)
+        optimizer = run.distribute(net, sgd(net), **EXACT)[1]
+        inputs, targets = vectors(1, 4)[0]
+        for loss in [loss_of(part, (inputs.to(dtype), targets)) for part in net]:
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        run.session.leave()
+        return all(torch.equal(a, b) for a, b in zip(*(part.parameters() for part in net), strict=True))
+
+    assert run_members(2, member) == [True, True]
+
+
 def test_what_the_script_has_as_default_device_changes_nothing_on_the_host(tmp_path: Path) -> None:
     """Scripts call torch.set_default_device("cuda"); "meta" tensors hold nothing, so that any use fails."""
 
