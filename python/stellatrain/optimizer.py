@@ -208,14 +208,16 @@ class DistributedOptimizer(torch.optim.Optimizer):
         What it refuses changes nothing.
         """
         engine = self.engine  # before anything is changed
-        if not isinstance(state_dict, Mapping) or not {"state", "param_groups"} <= state_dict.keys():
+        if not _is_state(state_dict):
             raise error(
                 "invalid_argument",
                 f"load_state_dict: {shown(state_dict)} is not what state_dict() of an optimizer returns, "
-                "with 'state' and 'param_groups'",
+                "an object 'state' and a list 'param_groups'",
             )
         groups = self.param_groups
         super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            group.setdefault("maximize", False)  # before torch 1.12 there was none
         # Not what torch made of the state: it casts moments and step counts to the parameters' type.
         self.state.clear()
         try:
@@ -296,6 +298,14 @@ class DistributedOptimizer(torch.optim.Optimizer):
     def _weights_written(self) -> None:
         for bridge in self._bridges:
             bridge.weights_written()
+
+
+def _is_state(state_dict: Any) -> bool:
+    return (
+        isinstance(state_dict, Mapping)
+        and isinstance(state_dict.get("state"), Mapping)
+        and isinstance(state_dict.get("param_groups"), list)
+    )
 
 
 def _refuse_step(*_: Any) -> None:

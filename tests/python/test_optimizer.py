@@ -227,8 +227,9 @@ def test_state_that_is_refused_leaves_the_settings_and_their_schedulers() -> Non
         (lambda: torch_for(1, "adamw", vectors(1, 4))[1].state_dict(), "are not those of a torch.optim.SGD"),
         (dict, "load_state_dict: {} is not what state_dict"),
         (lambda: None, "load_state_dict: None is not what state_dict"),
+        (lambda: {"state": None, "param_groups": None}, "is not what state_dict"),
     ],
-    ids=["of another optimizer", "nothing in it", "None"],
+    ids=["of another optimizer", "nothing in it", "None", "None in it"],
 )
 def test_state_that_is_none_of_this_optimizer_is_refused_and_changes_nothing(state, says: str) -> None:
     def member(run: Run):
@@ -242,6 +243,22 @@ def test_state_that_is_none_of_this_optimizer_is_refused_and_changes_nothing(sta
     ((sentence, momentum),) = run_members(1, member)
     assert says in sentence
     assert momentum == 0.9
+
+
+@pytest.mark.parametrize("name", ["momentum", "adamw"])
+def test_state_of_a_torch_that_had_no_maximize_is_taken(name: str) -> None:
+    def member(run: Run):
+        net = mlp()
+        optimizer = distributed(run, net, OPTIMIZERS[name](net))
+        state = torch_for(2, name, vectors(2, 4))[1].state_dict()
+        for group in state["param_groups"]:
+            for key in ("maximize", "foreach", "differentiable", "fused"):
+                del group[key]
+        optimizer.load_state_dict(state)
+        plain_loop(net, optimizer, vectors(2, 4))
+        return optimizer.param_groups[0]["maximize"]
+
+    assert run_members(1, member) == [False]
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
