@@ -124,7 +124,8 @@ class Engine {
   virtual void step(const StepInput& input) = 0;
 
   // Contributes nothing until every member has reached `level`; updates of the others go on into the
-  // parameters. Every update is in the parameters of every member when it returns with Level::finished.
+  // parameters, and what somebody else changed in them is put back. Every update is in the parameters of
+  // every member when it returns with Level::finished.
   virtual void drain(Level level, std::span<float* const> parameters,
                      std::span<const GroupSettings> groups) = 0;
 
@@ -145,6 +146,9 @@ class Engine {
   virtual SelectorState selector_state() = 0;
   // Returns false, and changes nothing, if it is of another selector or of more or fewer buckets.
   virtual bool set_selector_state(const SelectorState& state) = 0;
+  // Puts back what somebody else than the engine changed in `parameters`, but for blocks that a step behind
+  // writes anyway. Under rule="local" such changes are what this member learned: nothing is done.
+  virtual void restore(std::span<float* const> parameters) = 0;
   // After writing into the arrays of state(): continues after `iteration`. Where `parameters` (what the
   // trainer sees) differ from the consensus weights, the next step brings them up, as it would have without
   // the break. Collective: Error(mismatch) unless all members loaded the same iteration and weights.

@@ -173,6 +173,9 @@ class LocalOptimizer:
         """The reverse of own_tensors()."""
         local_state.fill_own(self._optimizer, self._bridges, own)
 
+    def restore_parameters(self) -> None:
+        """What somebody changed in the parameters counts as learned here."""
+
     def parameters_written(self) -> None:
         """Somebody else than the engine wrote the parameters: looks at them anew."""
         self._addresses()

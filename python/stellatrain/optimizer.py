@@ -17,6 +17,16 @@ from stellatrain.optimizer_state import export_state, import_state
 from stellatrain.settings import MOMENTS, group_settings, kind_of
 
 
+# With what torch reads them as where they are missing.
+_LATER_SETTINGS = {
+    "maximize": False,
+    "foreach": None,
+    "capturable": False,
+    "differentiable": False,
+    "fused": None,
+}
+
+
 class DistributedOptimizer(torch.optim.Optimizer):
     """A torch optimizer whose step() hands gradients to the engine and takes finished updates from it.
 
@@ -184,6 +194,11 @@ class DistributedOptimizer(torch.optim.Optimizer):
         """From now on this member sends so large a share of the parameters; members may differ."""
         self.engine.set_density(number(density, "density"))
 
+    def restore_parameters(self) -> None:
+        """Puts back what somebody else than the engine changed in the parameters."""
+        self.engine.restore(self._addresses())
+        self._weights_written()
+
     def parameters_written(self) -> None:
         """Somebody else than the engine wrote the parameters: looks at them anew."""
         self._addresses(refresh=True)
@@ -216,8 +231,12 @@ class DistributedOptimizer(torch.optim.Optimizer):
             )
         groups = self.param_groups
         super().load_state_dict(state_dict)
-        for group in self.param_groups:
-            group.setdefault("maximize", False)  # before torch 1.12 there was none
+        for group in self.param_groups:  # older torches had fewer settings
+            for name, default in _LATER_SETTINGS.items():
+                if name in groups[0]:
+                    group.setdefault(name, default)
+            if "decoupled_weight_decay" in groups[0]:  # what makes AdamW of torch's Adam
+                group.setdefault("decoupled_weight_decay", groups[0]["decoupled_weight_decay"])
         # Not what torch made of the state: it casts moments and step counts to the parameters' type.
         self.state.clear()
         try:
@@ -304,7 +323,7 @@ def _is_state(state_dict: Any) -> bool:
     return (
         isinstance(state_dict, Mapping)
         and isinstance(state_dict.get("state"), Mapping)
-        and isinstance(state_dict.get("param_groups"), list)
+        and isinstance(state_dict.get("param_groups"), list | tuple)
     )
 
 

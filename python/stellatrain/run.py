@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,6 +150,7 @@ class Run:
         options.block = tuned("block", int, block)
         kind = kind_of(optimizer)
         bridges, specs = _parameters(model, optimizer)
+        _refuse_max_norm(model, bridges)
         settings = [group_settings(kind, group) for group in optimizer.param_groups]
         engine = self._start(model, bridges, specs, settings, options)
         distributed = DistributedOptimizer(optimizer, engine, bridges)
@@ -372,6 +374,19 @@ def _check_model(model: Any) -> None:
             )
 
 
+def _refuse_max_norm(model: torch.nn.Module, bridges: list[ParameterBridge]) -> None:
+    """Its forward pass writes the weights, which are the engine's under rule="sparse"."""
+    trained = {bridge.parameter for bridge in bridges}
+    for name, module in model.named_modules():
+        embeds = isinstance(module, (torch.nn.Embedding, torch.nn.EmbeddingBag))
+        if embeds and module.max_norm is not None and module.weight in trained:
+            raise error(
+                "invalid_argument",
+                f"the embedding '{name}' has max_norm, with which it changes its weights in each forward pass, "
+                "unseen by the others: leave max_norm out, or take rule='local'",
+            )
+
+
 def _parameters(
     model: torch.nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[list[ParameterBridge], list[_core.TensorSpec]]:
@@ -382,6 +397,9 @@ def _parameters(
         for parameter in group["params"]
     }
     names = {parameter: name for name, parameter in model.named_parameters()}
+    left = [
+        name for parameter, name in names.items() if parameter.requires_grad and parameter not in group_of
+    ]
     stray = [parameter for parameter in group_of if parameter not in names]
     ordered = [*names, *stray]
     bridges, specs = [], []
@@ -409,5 +427,12 @@ def _parameters(
             "invalid_argument",
             "the optimizer holds no parameter that could be trained: all are frozen (requires_grad=False) "
             "or empty",
+        )
+    if left:
+        warnings.warn(
+            f"stellatrain: the optimizer does not hold '{left[0]}' ({len(left)} such parameters), which "
+            "needs gradients: if something else trains it, every member has its own; else freeze it "
+            "(requires_grad=False)",
+            stacklevel=4,
         )
     return bridges, specs

@@ -315,6 +315,8 @@ std::vector<StateArray> LocalEngine::state() {
   return rule_.state();
 }
 
+void LocalEngine::restore(std::span<float* const>) {}
+
 bool LocalEngine::allocate_moment(const std::string&, std::uint32_t) { return false; }
 
 // The steps of this member, and the schedule of fragments.

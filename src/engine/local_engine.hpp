@@ -34,6 +34,7 @@ class LocalEngine final : public PipelinedEngine {
   std::uint64_t digest() override;
   EngineStats stats() const override;
   std::vector<StateArray> state() override;
+  void restore(std::span<float* const> parameters) override;
   bool allocate_moment(const std::string& name, std::uint32_t tensor) override;
   SelectorState selector_state() override;
   bool set_selector_state(const SelectorState& state) override;

@@ -47,9 +47,9 @@ void SparseEngine::drain(Level level, std::span<float* const> parameters,
     if (t >= staleness_) pipeline().take(t - staleness_, parameters, where);
     pipeline().quiesce(t, where);
   } while (pipeline().least_level(t) < level);
-  if (level != Level::finished) return;
-  pipeline().take(t, parameters, where);
-  end_with_equal_weights();
+  if (level == Level::finished) pipeline().take(t, parameters, where);
+  rule_.restore_parameters(parameters);
+  if (level == Level::finished) end_with_equal_weights();
 }
 
 std::shared_ptr<Step> SparseEngine::begin_next(Level level, const StepInput& input) {
@@ -112,6 +112,12 @@ SelectorState SparseEngine::selector_state() {
 bool SparseEngine::set_selector_state(const SelectorState& state) {
   quiesce();
   return rule_.set_selector_state(state);
+}
+
+void SparseEngine::restore(std::span<float* const> parameters) {
+  check_parameters(tensors(), parameters);
+  quiesce();
+  rule_.restore_parameters(parameters);
 }
 
 void SparseEngine::state_loaded(std::uint64_t iteration, std::span<float* const> parameters) {

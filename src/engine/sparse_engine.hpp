@@ -31,6 +31,7 @@ class SparseEngine final : public PipelinedEngine {
   bool allocate_moment(const std::string& name, std::uint32_t tensor) override;
   SelectorState selector_state() override;
   bool set_selector_state(const SelectorState& state) override;
+  void restore(std::span<float* const> parameters) override;
   void state_loaded(std::uint64_t iteration, std::span<float* const> parameters) override;
 
  private:

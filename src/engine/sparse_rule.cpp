@@ -299,6 +299,23 @@ void SparseRule::write_parameters(std::span<float* const> parameters) {
   }
 }
 
+void SparseRule::restore_parameters(std::span<float* const> parameters) {
+  for (const auto& bucket : buckets_) {
+    std::vector<bool> behind(bucket->layout.blocks);
+    for (const Unpublished& update : bucket->unpublished) {
+      for (const BlockId block : update.blocks) behind[block] = true;
+    }
+    for (const Slice& slice : bucket->layout.slices) {
+      for (std::size_t begin = 0; begin < slice.numel; begin += kBlock) {
+        const std::size_t first = slice.offset + begin;
+        if (behind[first / kBlock]) continue;
+        std::memcpy(parameters[slice.tensor] + slice.begin + begin, bucket->weights.data() + first,
+                    std::min(kBlock, slice.numel - begin) * sizeof(float));
+      }
+    }
+  }
+}
+
 std::vector<StateArray> SparseRule::state() {
   std::vector<StateArray> arrays;
   for (const auto& bucket : buckets_) {

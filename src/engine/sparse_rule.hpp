@@ -46,6 +46,8 @@ class SparseRule final : public Rule {
   // Parameters -> consensus weights, and back, all of them.
   void read_parameters(std::span<float* const> parameters);
   void write_parameters(std::span<float* const> parameters);
+  // The same, but for what publish() is still to write.
+  void restore_parameters(std::span<float* const> parameters);
 
   std::vector<StateArray> state();
   bool allocate_moment(const std::string& name, std::uint32_t tensor);

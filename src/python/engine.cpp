@@ -60,6 +60,12 @@ void drain(Engine& engine, Level level, const Addresses& parameters,
   engine.drain(level, writable, groups);
 }
 
+void restore(Engine& engine, const Addresses& parameters) {
+  const auto writable = pointers<float>(parameters);
+  nb::gil_scoped_release without_gil;
+  engine.restore(writable);
+}
+
 void state_loaded(Engine& engine, std::uint64_t iteration, const Addresses& parameters) {
   const auto writable = pointers<float>(parameters);
   nb::gil_scoped_release without_gil;
@@ -203,6 +209,7 @@ void bind_engine(nb::module_& module) {
       .def("selector_state", &selector_state, "Name of the selector and its words, for checkpoints.")
       .def("set_selector_state", &set_selector_state, nb::arg("selector"), nb::arg("words"),
            "False if they are of another selector or of other buckets.")
+      .def("restore", &restore, nb::arg("parameters"))
       .def("state_loaded", &state_loaded, nb::arg("iteration"), nb::arg("parameters"));
 }
 

@@ -249,14 +249,23 @@ def test_state_that_is_none_of_this_optimizer_is_refused_and_changes_nothing(sta
 def test_state_of_a_torch_that_had_no_maximize_is_taken(name: str) -> None:
     def member(run: Run):
         net = mlp()
-        optimizer = distributed(run, net, OPTIMIZERS[name](net))
+        optimizer = distributed(run, net, plain := OPTIMIZERS[name](net))
         state = torch_for(2, name, vectors(2, 4))[1].state_dict()
         for group in state["param_groups"]:
-            for key in ("maximize", "foreach", "differentiable", "fused"):
-                del group[key]
+            for key in (
+                "maximize",
+                "foreach",
+                "differentiable",
+                "fused",
+                "capturable",
+                "decoupled_weight_decay",
+            ):
+                group.pop(key, None)
         optimizer.load_state_dict(state)
         plain_loop(net, optimizer, vectors(2, 4))
-        return optimizer.param_groups[0]["maximize"]
+        run.finish()
+        plain_loop(net, plain, vectors(2, 4))  # the script's own, which goes on
+        return plain.param_groups[0]["maximize"]
 
     assert run_members(1, member) == [False]
 
