@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import random
 import socket
 import threading
 from collections.abc import Callable
@@ -22,9 +23,12 @@ SECRET = _core.new_secret()
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Not one that the system may hand out, as to a member with port 0, before its turn comes."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def membership_of(rank: int, world_size: int, at: int, **overrides: Any) -> Membership:
