@@ -124,8 +124,8 @@ class Engine {
   virtual void step(const StepInput& input) = 0;
 
   // Contributes nothing until every member has reached `level`; updates of the others go on into the
-  // parameters, and what somebody else changed in them is put back. Every update is in the parameters of
-  // every member when it returns with Level::finished.
+  // parameters, and what somebody else changed in them is put back (see restore()). Every update is in the
+  // parameters of every member when it returns with Level::finished.
   virtual void drain(Level level, std::span<float* const> parameters,
                      std::span<const GroupSettings> groups) = 0;
 

@@ -67,7 +67,7 @@ def save(run: Run, directory: str | Path, extra: dict[str, Any] | None = None) -
     iteration = optimizer.place
     # Before digest(), which waits for steps that all must have made.
     agree(run, "save", {"iteration": iteration}, "every member must call save() at the same step")
-    optimizer.restore_parameters()
+    together(run, "save", optimizer.restore_parameters)
     latest = begun(run, iteration)
     directory = _everywhere_a_path(run, "save", directory)
     given: Tensors = {}

@@ -16,7 +16,6 @@ from stellatrain.errors import STEP_IN_CONSENSUS, error, number, shown
 from stellatrain.optimizer_state import export_state, import_state
 from stellatrain.settings import MOMENTS, group_settings, kind_of
 
-
 # With what torch reads them as where they are missing.
 _LATER_SETTINGS = {
     "maximize": False,

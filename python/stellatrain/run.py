@@ -150,7 +150,7 @@ class Run:
         options.block = tuned("block", int, block)
         kind = kind_of(optimizer)
         bridges, specs = _parameters(model, optimizer)
-        _refuse_max_norm(model, bridges)
+        _refuse_max_norm(model)
         settings = [group_settings(kind, group) for group in optimizer.param_groups]
         engine = self._start(model, bridges, specs, settings, options)
         distributed = DistributedOptimizer(optimizer, engine, bridges)
@@ -374,16 +374,15 @@ def _check_model(model: Any) -> None:
             )
 
 
-def _refuse_max_norm(model: torch.nn.Module, bridges: list[ParameterBridge]) -> None:
-    """Its forward pass writes the weights, which are the engine's under rule="sparse"."""
-    trained = {bridge.parameter for bridge in bridges}
+def _refuse_max_norm(model: torch.nn.Module) -> None:
+    """Its forward pass writes the weights, trained or frozen: the engine's, or those all have alike."""
     for name, module in model.named_modules():
         embeds = isinstance(module, (torch.nn.Embedding, torch.nn.EmbeddingBag))
-        if embeds and module.max_norm is not None and module.weight in trained:
+        if embeds and module.max_norm is not None:
             raise error(
                 "invalid_argument",
-                f"the embedding '{name}' has max_norm, with which it changes its weights in each forward pass, "
-                "unseen by the others: leave max_norm out, or take rule='local'",
+                f"the embedding '{name}' has max_norm, with which it changes its weights in each forward "
+                "pass, unseen by the others: leave max_norm out, or take rule='local'",
             )
 
 

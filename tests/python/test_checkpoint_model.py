@@ -21,7 +21,7 @@ from checkpointing import (
 )
 from conftest import outcomes_of_members, run_members
 from safetensors.torch import load_file
-from training import mlp, plain_loop, vectors
+from training import adamw, mlp, plain_loop, vectors
 
 from stellatrain import Error
 from stellatrain.run import Run
@@ -176,20 +176,40 @@ def test_a_parameter_that_is_not_trained_and_differs_between_members_is_named_at
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_parameter_that_torch_holds_otherwise_on_one_member_is_told_at_the_save(tmp_path: Path) -> None:
-    """The weights of the engine are the same; somebody wrote into the parameter. Each has a directory."""
-
-    def member(run: Run):
+def test_a_parameter_that_somebody_changed_on_one_member_is_saved_as_the_engine_has_it(
+    tmp_path: Path,
+) -> None:
+    def member(run: Run) -> tuple[bool, dict]:
         net = normed()
         started(run, net)
+        before = net[0].weight.detach().clone()
+        with torch.no_grad():
+            net[0].weight[0, 0] += run.rank
+        run.save(tmp_path / str(run.rank))
+        (path,) = (tmp_path / str(run.rank)).glob("model-*.safetensors")
+        return torch.equal(net[0].weight, before), load_file(path)
+
+    (same, first), (other_same, second) = run_members(2, member)
+    assert same and other_same
+    assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+def test_what_cannot_be_put_back_yet_is_told_at_the_save(tmp_path: Path) -> None:
+    """At staleness 1 the next step writes the blocks of the last one. Each has a directory."""
+
+    def member(run: Run):
+        net = nets[run.rank]
+        optimizer = run.distribute(net, adamw(net), density=1, staleness=1)[1]
+        plain_loop(net, optimizer, vectors(2, 4))
         with torch.no_grad():
             net[0].weight[0, 0] += run.rank
         run.save(tmp_path / str(run.rank))
 
+    nets = [mlp(), mlp()]
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
         assert failure.code == "mismatch"
-        assert "hold different values for model-0-" in str(failure)
+        assert "hold different values for model-2-" in str(failure)
     assert [list((tmp_path / str(rank)).iterdir()) for rank in (0, 1)] == [[], []]
 
 

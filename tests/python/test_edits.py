@@ -93,18 +93,49 @@ def test_a_checkpoint_that_is_loaded_after_an_edit_is_the_one_that_was_saved(tmp
     assert run_members(2, member) == [True, True]
 
 
+@pytest.mark.parametrize("frozen", [False, True], ids=["trained", "frozen"])
 @pytest.mark.parametrize("kind", [torch.nn.Embedding, torch.nn.EmbeddingBag])
-def test_an_embedding_with_max_norm_is_refused_unless_it_is_frozen(kind) -> None:
+def test_an_embedding_with_max_norm_is_refused(kind: type, frozen: bool) -> None:
     def member(run: Run) -> None:
         net = torch.nn.ModuleDict({"words": kind(9, 4, max_norm=1.0), "out": torch.nn.Linear(4, 1)})
-        net["words"].weight.requires_grad_(not run.who.name.startswith("frozen"))
+        net["words"].weight.requires_grad_(not frozen)
         run.distribute(net, sgd(net), **EXACT)
-        run.finish()
 
     (failure,) = outcomes_of_members(1, member)
     assert isinstance(failure, Error)
     assert "the embedding 'words' has max_norm" in str(failure)
-    assert outcomes_of_members(1, member, name="frozen") == [None]
+
+
+def test_an_edit_right_before_a_save_stays_only_where_the_last_step_has_yet_to_write(tmp_path: Path) -> None:
+    def member(run: Run) -> tuple[int, bool, torch.Tensor]:
+        net = nets[run.rank]
+        optimizer = run.distribute(net, adamw(net), **SPARSE)[1]
+        repeated(net, optimizer, 4)
+        filled(net, 7.0)
+        run.save(tmp_path)
+        left = int((flat(net) == 7).sum())
+        optimizer.step(samples=0)
+        gone = not bool((flat(net) == 7).any())
+        run.finish()
+        return left, gone, flat(net)
+
+    nets = [mlp(), mlp()]
+    (left, gone, end), (_, _, other) = run_members(2, member)
+    assert 0 < left < 0.2 * end.numel()
+    assert gone and torch.equal(end, other)
+
+
+def test_a_parameter_of_another_size_on_one_member_ends_save_on_all_at_once(tmp_path: Path) -> None:
+    def member(run: Run) -> None:
+        net = mlp()
+        run.distribute(net, sgd(net), **EXACT)
+        if run.rank == 1:
+            net[2].weight.data = torch.zeros(3)
+        run.save(tmp_path)
+
+    for failure in outcomes_of_members(2, member):
+        assert isinstance(failure, Error)
+        assert "'2.weight' has 3 values now" in str(failure)
 
 
 @pytest.mark.parametrize("rule", ["sparse", "local"])
