@@ -382,7 +382,8 @@ def _refuse_max_norm(model: torch.nn.Module) -> None:
             raise error(
                 "invalid_argument",
                 f"the embedding '{name}' has max_norm, with which it changes its weights in each forward "
-                "pass, unseen by the others: leave max_norm out, or take rule='local'",
+                "pass, unseen by the others: leave max_norm out"
+                + (", or take rule='local'" if module.weight.requires_grad else ""),
             )
 
 

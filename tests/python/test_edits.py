@@ -104,6 +104,7 @@ def test_an_embedding_with_max_norm_is_refused(kind: type, frozen: bool) -> None
     (failure,) = outcomes_of_members(1, member)
     assert isinstance(failure, Error)
     assert "the embedding 'words' has max_norm" in str(failure)
+    assert ("rule='local'" in str(failure)) is not frozen
 
 
 def test_an_edit_right_before_a_save_stays_only_where_the_last_step_has_yet_to_write(tmp_path: Path) -> None:
@@ -135,6 +136,8 @@ def test_a_parameter_of_another_size_on_one_member_ends_save_on_all_at_once(tmp_
 
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
+        assert str(failure).startswith("save: member 1 (")
+        assert "could not do its part" in str(failure)
         assert "'2.weight' has 3 values now" in str(failure)
 
 
