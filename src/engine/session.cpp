@@ -226,7 +226,7 @@ std::unique_ptr<Engine> Session::Impl::distribute_sparse(const std::vector<Bucke
     weights.push_back(std::as_writable_bytes(rule->weights(bucket)));
   }
   wait_for(group->broadcast("weights", 0, std::move(weights)));
-  rule->write_parameters(parameters);
+  rule->restore_parameters(parameters);
   rule->state_loaded(0, parameters);
   return std::make_unique<SparseEngine>(net, *group, std::move(rule), tensors, groups.size(), options,
                                         while_waiting);

@@ -290,15 +290,6 @@ void SparseRule::read_parameters(std::span<float* const> parameters) {
   }
 }
 
-void SparseRule::write_parameters(std::span<float* const> parameters) {
-  for (const auto& bucket : buckets_) {
-    for (const Slice& slice : bucket->layout.slices) {
-      std::memcpy(parameters[slice.tensor] + slice.begin, bucket->weights.data() + slice.offset,
-                  slice.numel * sizeof(float));
-    }
-  }
-}
-
 void SparseRule::restore_parameters(std::span<float* const> parameters) {
   for (const auto& bucket : buckets_) {
     std::vector<bool> behind(bucket->layout.blocks);

@@ -43,10 +43,8 @@ class SparseRule final : public Rule {
 
   // The consensus weights of a bucket. After a change from outside: state_loaded().
   std::span<float> weights(BucketId bucket);
-  // Parameters -> consensus weights, and back, all of them.
+  // Parameters -> consensus weights, and back, but for what publish() is still to write.
   void read_parameters(std::span<float* const> parameters);
-  void write_parameters(std::span<float* const> parameters);
-  // The same, but for what publish() is still to write.
   void restore_parameters(std::span<float* const> parameters);
 
   std::vector<StateArray> state();

@@ -110,8 +110,7 @@ class Connection {
   std::string peer_;
   ConnectionOptions options_;
 
-  using Queue = std::map<Order, Outgoing>;
-  Queue queue_;
+  std::map<Order, Outgoing> queue_;
   // Bytes of payloads that left while weights waited and payloads never ended, less those of weights.
   std::size_t payloads_ahead_ = 0;
   std::uint64_t tickets_ = 0;
