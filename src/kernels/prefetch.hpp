@@ -35,10 +35,9 @@ struct LinesAhead {
 };
 
 // What to load for one and the same pass over several arrays, by how much of them is listed: the listed
-// blocks alone where they lie far apart, all lines in order where many are listed, for lines in order cost
-// less than listed ones with gaps, and nothing where nearly all are, which the hardware foresees. Calls
-// each(first, last, ahead) for stretches of places, all of them, in order; ahead(k) is what to load when
-// place k's turn has come, at most kLines blocks.
+// blocks alone, or, where many are listed, all lines in order, which on some CPUs cost less than listed ones
+// with small gaps. Calls each(first, last, ahead) for stretches of places, all of them, in order; ahead(k) is
+// what to load when place k's turn has come, at most kLines blocks.
 //   blocks  ascending
 template <class Each>
 void for_each_stretch(std::span<const BlockId> blocks, Each each) {
@@ -48,9 +47,7 @@ void for_each_stretch(std::span<const BlockId> blocks, Each each) {
   for (std::size_t first = 0; first < blocks.size(); first += kStretch) {
     const std::size_t last = std::min(first + kStretch, blocks.size());
     const std::size_t among = std::size_t{blocks[last - 1]} - blocks[first] + 1;
-    if (const std::size_t listed = last - first; listed * 8 > among * 5) {
-      each(first, last, [](std::size_t) { return LinesAhead(); });
-    } else if (listed * 16 > among * 3) {
+    if (const std::size_t listed = last - first; listed * 8 > among * 3) {
       each(first, last, [blocks](std::size_t k) {
         const std::size_t next = blocks[std::min(k + 1, blocks.size() - 1)];
         const std::size_t loaded =

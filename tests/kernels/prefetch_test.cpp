@@ -65,32 +65,28 @@ TEST(Prefetch, BlocksFarApartAreLoadedAloneAndLongBeforeTheirTurn) {
 
 TEST(Prefetch, WhereManyAreListedAllLinesAreLoadedInOrderAndOnce) {
   Random random(seed());
-  const auto blocks = some_blocks(random, 20'000, 0.4);
-  const Pass pass = pass_over(blocks);
-  EXPECT_EQ(pass.loads, pass.loaded.size());
-  std::size_t turn = 0;
-  for (const auto& [id, at] : pass.loaded) {
-    EXPECT_GE(at, turn) << "out of order: " << id;
-    turn = at;
+  for (const double density : {0.6, 0.9, 1.0}) {
+    const auto blocks = some_blocks(random, 20'000, density);
+    const Pass pass = pass_over(blocks);
+    EXPECT_EQ(pass.loads, pass.loaded.size());
+    std::size_t turn = 0;
+    for (const auto& [id, at] : pass.loaded) {
+      EXPECT_GE(at, turn) << "out of order: " << id;
+      turn = at;
+    }
+    const std::size_t among = blocks.back() - blocks.front();
+    EXPECT_GT(pass.loads, among * 99 / 100) << "but for holes of more than 16";
+    EXPECT_LE(pass.loads, among);
+    EXPECT_LE(pass.most_loads, 16u);
+    EXPECT_EQ(pass.loaded.rbegin()->first, blocks.back());
+    for (std::size_t k = 1; k < blocks.size(); ++k) EXPECT_LT(pass.loaded.at(blocks[k]), k) << "too late";
   }
-  const std::size_t among = blocks.back() - blocks.front();
-  EXPECT_GT(pass.loads, among * 99 / 100) << "but for holes of more than 16";
-  EXPECT_LE(pass.loads, among);
-  EXPECT_LE(pass.most_loads, 16u);
-  EXPECT_EQ(pass.loaded.rbegin()->first, blocks.back());
-  for (std::size_t k = 1; k < blocks.size(); ++k) EXPECT_LT(pass.loaded.at(blocks[k]), k) << "too late";
-}
-
-TEST(Prefetch, WhereNearlyAllAreListedNothingIsLoadedForTheHardwareDoes) {
-  Random random(seed());
-  EXPECT_EQ(pass_over(some_blocks(random, 20'000, 0.9)).loads, 0u);
-  EXPECT_EQ(pass_over(some_blocks(random, 20'000, 1)).loads, 0u);
 }
 
 // Never what lies behind the last listed block, which may be the end of the arrays.
 TEST(Prefetch, NothingIsLoadedFromBehindTheLastBlock) {
   Random random(seed());
-  for (const double density : {0.01, 0.1, 0.25, 0.5}) {
+  for (const double density : {0.01, 0.1, 0.25, 0.5, 1.0}) {
     for (const std::size_t total : {3, 40, 300, 3000}) {
       const auto blocks = some_blocks(random, total, density);
       const Pass pass = pass_over(blocks);
@@ -103,15 +99,15 @@ TEST(Prefetch, NothingIsLoadedFromBehindTheLastBlock) {
 TEST(Prefetch, HolesAreNotLoaded) {
   std::vector<BlockId> blocks;
   for (BlockId cluster = 0; cluster < 8; ++cluster) {
-    for (BlockId k = 0; k < 256; ++k) blocks.push_back(cluster * 1'000'000 + 3 * k);
+    for (BlockId k = 0; k < 256; ++k) blocks.push_back(cluster * 1'000'000 + 2 * k);
   }
   const Pass pass = pass_over(blocks);
   EXPECT_LE(pass.most_loads, 16u);
-  EXPECT_LE(pass.loads, 3 * blocks.size() + 8 * 16);
-  blocks.insert(blocks.begin() + 100, 200);  // holes inside of stretches now
+  EXPECT_LE(pass.loads, 2 * blocks.size() + 8 * 16);
+  blocks.insert(blocks.begin() + 100, 199);  // holes inside of stretches now
   std::ranges::sort(blocks);
   EXPECT_LE(pass_over(blocks).most_loads, 16u);
-  EXPECT_LE(pass_over(blocks).loads, 3 * blocks.size() + 8 * 16);
+  EXPECT_LE(pass_over(blocks).loads, 2 * blocks.size() + 8 * 16);
 }
 
 TEST(Prefetch, AListMayBeDenseHereAndThinThere) {
@@ -121,7 +117,7 @@ TEST(Prefetch, AListMayBeDenseHereAndThinThere) {
   for (BlockId id = 0; id < 1024; ++id) blocks.push_back(8192 + 64 * id);
   const Pass pass = pass_over(blocks);
   expect_all_places_in_order(pass, blocks.size());
-  EXPECT_FALSE(pass.loaded.contains(1000));
+  EXPECT_TRUE(pass.loaded.contains(1000));
   EXPECT_TRUE(pass.loaded.contains(3001)) << "a line between two listed blocks";
   EXPECT_TRUE(pass.loaded.contains(8192 + 64 * 500));
   EXPECT_FALSE(pass.loaded.contains(8192 + 64 * 500 + 1));
