@@ -174,7 +174,8 @@ class LocalOptimizer:
         local_state.fill_own(self._optimizer, self._bridges, own)
 
     def restore_parameters(self) -> None:
-        """What somebody changed in the parameters counts as learned here."""
+        """As of DistributedOptimizer, but what somebody changed counts as learned here, and stays."""
+        self.engine.restore(self._addresses())
 
     def parameters_written(self) -> None:
         """Somebody else than the engine wrote the parameters: looks at them anew."""

@@ -315,7 +315,7 @@ std::vector<StateArray> LocalEngine::state() {
   return rule_.state();
 }
 
-void LocalEngine::restore(std::span<float* const>) {}
+void LocalEngine::restore(std::span<float* const>) {}  // a change, whoever made it, is learned here
 
 bool LocalEngine::allocate_moment(const std::string&, std::uint32_t) { return false; }
 
