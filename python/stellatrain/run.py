@@ -125,7 +125,8 @@ class Run:
         if self.optimizer is not None:
             raise error(
                 "invalid_argument",
-                "this run trains a model already; a second model needs a Run of its own (stellatrain.Run)",
+                "this run trains a model already; a second model needs a Run of its own, at another port "
+                "(docs/api.md, Run)",
             )
         rule = tuned("rule", str, rule)
         options = _core.EngineOptions()

@@ -306,7 +306,7 @@ def test_other_optimizers_are_refused_naming_the_supported_ones(kind: type) -> N
         assert isinstance(failure, Error)
         assert failure.code == "invalid_argument"
         assert kind.__qualname__ in str(failure)
-        assert "torch.optim.SGD, torch.optim.Adam and torch.optim.AdamW" in str(failure)
+        assert "torch.optim.SGD, torch.optim.Adam and torch.optim.AdamW; rule='local'" in str(failure)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ def test_a_second_model_in_one_run_is_refused() -> None:
 
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
-        assert "a second model needs a Run of its own" in str(failure)
+        assert "a second model needs a Run of its own, at another port (docs/api.md, Run)" in str(failure)
 
 
 def test_two_runs_in_one_process_train_two_models() -> None:
