@@ -126,7 +126,7 @@ class Run:
             raise error(
                 "invalid_argument",
                 "this run trains a model already; a second model needs a Run of its own, at another port "
-                "(docs/api.md, Run)",
+                "(docs/environment.md)",
             )
         rule = tuned("rule", str, rule)
         options = _core.EngineOptions()

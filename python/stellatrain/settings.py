@@ -30,8 +30,8 @@ def kind_of(optimizer: torch.optim.Optimizer) -> _core.OptimizerKind:
         raise error(
             "invalid_argument",
             f"{type(optimizer).__module__}.{type(optimizer).__qualname__} is not supported by rule='sparse'; "
-            "supported are torch.optim.SGD, torch.optim.Adam and torch.optim.AdamW; rule='local' takes any of "
-            "torch's (docs/rules.md)",
+            "supported are torch.optim.SGD, torch.optim.Adam and torch.optim.AdamW; rule='local' takes any "
+            "of torch's (docs/rules.md)",
         )
     return kind
 

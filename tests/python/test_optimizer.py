@@ -365,7 +365,7 @@ def test_a_second_model_in_one_run_is_refused() -> None:
 
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
-        assert "a second model needs a Run of its own, at another port (docs/api.md, Run)" in str(failure)
+        assert "a second model needs a Run of its own, at another port (docs/environment.md)" in str(failure)
 
 
 def test_two_runs_in_one_process_train_two_models() -> None:
