@@ -26,5 +26,14 @@ void collect(benchmark::State& state) {
 }
 BENCHMARK(collect)->Arg(10)->Arg(100)->Arg(1000);
 
+// As often as a threshold is tried for a chunk of 1024 values, which lies in the first cache.
+void count_in_a_chunk(benchmark::State& state) {
+  constexpr std::size_t kChunk = 1024;
+  const auto values = normal(kChunk);
+  for (auto _ : state) benchmark::DoNotOptimize(count_at_least(values, std::bit_cast<std::uint32_t>(2.5f)));
+  per(state, "value", kChunk);
+}
+BENCHMARK(count_in_a_chunk);
+
 }  // namespace
 }  // namespace stella::bench

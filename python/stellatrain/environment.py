@@ -53,7 +53,7 @@ _NAME = (
 # What each value may be. NaN is never it.
 _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "rule": _one_of("sparse", "local"),
-    "wire": _one_of("fp32", "bf16", "int8", "int4", "int2", "int1", "auto"),
+    "wire": _one_of("fp32", "bf16", "int8", "int4", "int2", "int1", "signs", "auto"),
     "selector": _one_of("blocks", "threshold", "random"),
     "name": _NAME,
     "cluster": _NAME,
@@ -66,6 +66,7 @@ _RULES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "bucket_mib": (lambda value: 1 / 256 <= value <= 32, "at least 1/256 (4 KiB) and at most 32"),
     "threads": (lambda value: 0 <= value <= 256, "at least 0 and at most 256"),
     "step_timeout": (lambda value: 0.001 <= value <= 1e8, "at least 0.001 and at most 1e8"),
+    "pull": (lambda value: 0 <= value <= 1, "from 0 to 1"),
     "max_drift": (lambda value: 0.001 <= value <= 1e8, "at least 0.001 and at most 1e8"),
 }
 
@@ -75,7 +76,7 @@ _VARIABLES = {
     for name in (
         *("RANK", "WORLD_SIZE", "MEMBER", "CLUSTER", "SECRET_FILE", "SECRET", "COORDINATOR", "PORT", "HOST"),
         *("JOIN_TIMEOUT", "PEER_TIMEOUT", "RULE", "DENSITY", "STALENESS", "WIRE", "SELECTOR", "BLOCK"),
-        *("BUCKET_MIB", "THREADS", "STEP_TIMEOUT", "MAX_DRIFT", "LOG", "CPU"),
+        *("BUCKET_MIB", "THREADS", "STEP_TIMEOUT", "MAX_DRIFT", "PULL", "LOG", "CPU"),
     )
 }
 

@@ -22,7 +22,7 @@ namespace {
 constexpr std::uint8_t kVersion = 2;
 
 // Wide values pass through the stack a chunk at a time: bytes of a message are not aligned.
-constexpr std::size_t kChunk = 1024;  // values
+constexpr std::size_t kChunk = kSignChunk;  // values
 template <class T>
 using Chunk = std::array<T, kChunk>;
 
@@ -42,8 +42,9 @@ unsigned code_bits(ValueCoding coding) {
   }
 }
 
-// Of the values alone, without a step.
+// Of the values alone, without a step, where all blocks take as many.
 std::size_t bytes_per_block(const Coding& coding) {
+  if (coding.values == ValueCoding::signs) return 0;
   if (const unsigned bits = code_bits(coding.values)) return code_bytes(bits, coding.block);
   return coding.block * (coding.values == ValueCoding::fp32 ? sizeof(float) : sizeof(std::uint16_t));
 }
@@ -187,7 +188,7 @@ Head read_head(ByteReader& reader, std::size_t total_blocks, std::size_t block) 
     refuse("unknown index coding " + std::to_string(indices));
   }
   const auto values = reader.get<std::uint8_t>();
-  if (values > static_cast<std::uint8_t>(ValueCoding::int1)) {
+  if (values > static_cast<std::uint8_t>(ValueCoding::signs)) {
     refuse("unknown value coding " + std::to_string(values));
   }
   if (const auto log2_block = reader.get<std::uint8_t>(); log2_block != log2_of(block)) {
@@ -223,13 +224,14 @@ std::vector<BlockId> in_parts(std::vector<BlockId> blocks, std::size_t block) {
 
 ValueCoding coding_named(const std::string& wire) {
   constexpr std::pair<const char*, ValueCoding> kNames[] = {
-      {"fp32", ValueCoding::fp32}, {"bf16", ValueCoding::bf16}, {"int8", ValueCoding::int8},
-      {"int4", ValueCoding::int4}, {"int2", ValueCoding::int2}, {"int1", ValueCoding::int1}};
+      {"fp32", ValueCoding::fp32},  {"bf16", ValueCoding::bf16}, {"int8", ValueCoding::int8},
+      {"int4", ValueCoding::int4},  {"int2", ValueCoding::int2}, {"int1", ValueCoding::int1},
+      {"signs", ValueCoding::signs}};
   for (const auto& [name, coding] : kNames) {
     if (wire == name) return coding;
   }
   throw Error(ErrorCode::invalid_argument,
-              "wire is '" + wire + "'; supported are fp32, bf16, int8, int4, int2 and int1");
+              "wire is '" + wire + "'; supported are fp32, bf16, int8, int4, int2, int1 and signs");
 }
 
 ValueCoding coding_of_bits(unsigned bits) {
@@ -249,6 +251,7 @@ ValueCoding coding_of_bits(unsigned bits) {
 
 unsigned bits_of(ValueCoding coding) {
   if (const unsigned bits = code_bits(coding)) return bits;
+  if (coding == ValueCoding::signs) return 0;
   return coding == ValueCoding::fp32 ? 32 : 16;
 }
 
@@ -260,7 +263,7 @@ void encode_blocks(std::span<const BlockId> blocks, const Coding& coding, std::s
   const unsigned bits = code_bits(coding.values);
   auto magnitudes = bits != 0 ? magnitudes_of(blocks, coding, residual.data()) : std::vector<float>();
   const bool in_doubt = bits == 0
-                            ? coding.values == ValueCoding::bf16  // of fp32 they are looked at when sent
+                            ? coding.values != ValueCoding::fp32  // of those they are looked at when sent
                             : find_nonfinite(magnitudes) != magnitudes.size();  // a mean may overflow
   if (in_doubt) check_finite(blocks, coding.block, residual.data());
 
@@ -285,6 +288,8 @@ void encode_blocks(std::span<const BlockId> blocks, const Coding& coding, std::s
     }
   } else if (coding.values == ValueCoding::bf16) {
     send_bf16(blocks, coding.block, residual.data(), writer);
+  } else if (coding.values == ValueCoding::signs) {
+    send_signs(blocks, coding.block, residual, out);
   } else {
     send_codes(blocks, coding, std::move(magnitudes), residual, out);
   }
@@ -301,13 +306,16 @@ EncodedBlocks::EncodedBlocks(std::span<const std::byte> body, std::size_t total_
   // No sum overflows: count is at most total_blocks, 2^32, and a block has at most 256 bytes.
   const std::uint64_t value_bytes = head.count * bytes_per_block({head.values, block});
   const std::uint64_t step_bytes = bits != 0 ? head.count : 0;
-  const std::uint64_t least_bytes =
-      value_bytes + step_bytes + least_index_bytes(head.indices, head.count, total_blocks);
+  const bool signs = head.values == ValueCoding::signs;
+  const std::uint64_t least_bytes = value_bytes + step_bytes +
+                                    (signs ? SignedChunks::least_bytes(head.count, block) : 0) +
+                                    least_index_bytes(head.indices, head.count, total_blocks);
   if (least_bytes > reader.remaining()) {
     refuse(std::to_string(head.count) + " blocks need at least " + std::to_string(least_bytes) + " bytes, " +
            std::to_string(reader.remaining()) + " are left");
   }
   blocks_ = decode_indices(head.indices, reader, head.count, total_blocks);
+  if (signs) signs_.emplace(reader, head.count, block);
   if (bits != 0) table_ = StepScale{reader.get<std::int8_t>()}.table();
   steps_ = reader.take(static_cast<std::size_t>(step_bytes));
   values_ = reader.take(static_cast<std::size_t>(value_bytes));
@@ -318,12 +326,15 @@ EncodedBlocks::EncodedBlocks(std::span<const std::byte> body, std::size_t total_
 }
 
 void EncodedBlocks::read(std::size_t at, std::span<float> values) const {
-  assert(at % block_ == 0 && values.size() % block_ == 0 && at + values.size() <= size());
+  assert(at % kChunk == 0 && at + values.size() <= size());
+  assert(values.size() % kChunk == 0 || at + values.size() == size());
   const unsigned bits = code_bits(coding_);
   for (std::size_t done = 0; done < values.size(); done += kChunk) {
     const auto chunk = values.subspan(done, std::min(kChunk, values.size() - done));
     const std::size_t first = at + done;
-    if (bits != 0) {
+    if (signs_) {
+      signs_->read(first / kSignChunk, chunk);
+    } else if (bits != 0) {
       std::array<float, kChunk / kBlock> steps;
       const std::size_t count = chunk.size() / block_;
       for (std::size_t k = 0; k < count; ++k)

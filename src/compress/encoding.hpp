@@ -4,6 +4,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -11,18 +12,27 @@
 
 #include "base/bytes.hpp"
 #include "base/ids.hpp"
+#include "compress/signs.hpp"
 #include "compress/sparse_gradient.hpp"
 #include "kernels/block.hpp"
 
 namespace stella {
 
-// From fine to coarse: fp32 and bf16 numbers, or codes of so many bits with a step for each block
-// (kernels/quantize.hpp).
-enum class ValueCoding : std::uint8_t { fp32 = 0, bf16 = 1, int8 = 2, int4 = 3, int2 = 4, int1 = 5 };
+// From fine to coarse: fp32 and bf16 numbers, codes of so many bits with a step for each block
+// (kernels/quantize.hpp), or the signs of the largest values only (compress/signs.hpp).
+enum class ValueCoding : std::uint8_t {
+  fp32 = 0,
+  bf16 = 1,
+  int8 = 2,
+  int4 = 3,
+  int2 = 4,
+  int1 = 5,
+  signs = 6
+};
 
-// Of "fp32", "bf16", "int8", "int4", "int2" or "int1". Throws Error(invalid_argument).
+// Of "fp32", "bf16", "int8", "int4", "int2", "int1" or "signs". Throws Error(invalid_argument).
 ValueCoding coding_named(const std::string& wire);
-// Of 1, 2, 4, 8 or 32 bits for a value, and back: 16 of bf16.
+// Of 1, 2, 4, 8 or 32 bits for a value, and back: 16 of bf16, 0 of signs.
 ValueCoding coding_of_bits(unsigned bits);
 unsigned bits_of(ValueCoding coding);
 
@@ -63,7 +73,8 @@ class EncodedBlocks {
   std::vector<BlockId> take_blocks() && { return std::move(blocks_); }
   // Values of all of them.
   std::size_t size() const { return blocks_.size() * block_; }
-  // The values from place `at` on, both multiples of `block`. Throws Error(protocol) if one is not finite.
+  // The values from place `at` on, a multiple of 1024; so many of them, too, or all that are left. Throws
+  // Error(protocol) if one is not finite.
   void read(std::size_t at, std::span<float> values) const;
 
  private:
@@ -79,6 +90,7 @@ class EncodedBlocks {
   std::array<float, 256> table_{};     // of codes: steps by their byte
   std::span<const std::byte> steps_;   // of codes
   std::span<const std::byte> values_;  // or codes
+  std::optional<SignedChunks> signs_;
 };
 
 // The blocks in `body`, as blocks of kBlock whatever `block` is. Throws Error(protocol), before anything

@@ -1,5 +1,6 @@
 #include "kernels/collect.hpp"
 
+#include <algorithm>
 #include <bit>
 #include <cassert>
 #include <cstring>
@@ -20,6 +21,15 @@ struct Collector {
     return hn::Gt(hn::And(hn::BitCast(hn::RebindToSigned<D>(), hn::LoadU(D(), scores + block)),
                           hn::Set(hn::RebindToSigned<D>(), static_cast<std::int32_t>(kScoreBits))),
                   hn::Set(hn::RebindToSigned<D>(), static_cast<std::int32_t>(least) - 1));
+  }
+
+  // Lanes count for themselves: -1 for each that is enough.
+  std::size_t counted(std::size_t first, std::size_t end) const {
+    const hn::RebindToSigned<D> di;
+    auto sum = hn::Zero(di);
+    for (std::size_t block = first; block < end; block += hn::MaxLanes(D()))
+      sum = hn::Add(sum, hn::VecFromMask(di, enough(block)));
+    return static_cast<std::size_t>(-std::int64_t{hn::GetLane(hn::SumOfLanes(di, sum))});
   }
 
   // The blocks of one vector. Bit by bit: Highway 1.0.3 copies a table to the stack for every Compress().
@@ -64,6 +74,19 @@ std::size_t collect_at_least(std::span<const float> scores, std::uint32_t least,
   return narrow.count;
 }
 
+std::size_t count_at_least(std::span<const float> scores, std::uint32_t least) {
+  using Wide = hn::ScalableTag<float>;
+  constexpr std::size_t kAtATime = std::size_t{1} << 28;  // a sum of lanes stays an int32
+  std::size_t count = 0;
+  for (; !scores.empty(); scores = scores.subspan(std::min(kAtATime, scores.size()))) {
+    const std::size_t size = std::min(kAtATime, scores.size());
+    const std::size_t body = size - size % hn::MaxLanes(Wide());
+    count += Collector<Wide>{scores.data(), least, nullptr}.counted(0, body);
+    count += Collector<hn::CappedTag<float, 1>>{scores.data(), least, nullptr}.counted(body, size);
+  }
+  return count;
+}
+
 }  // namespace stella::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -71,10 +94,16 @@ HWY_AFTER_NAMESPACE();
 namespace stella {
 
 HWY_EXPORT(collect_at_least);
+HWY_EXPORT(count_at_least);
 
 std::size_t collect_at_least(std::span<const float> scores, std::uint32_t least, BlockId* ids) {
   assert(least <= kScoreBits);
   return HWY_DYNAMIC_DISPATCH(collect_at_least)(scores, least, ids);
+}
+
+std::size_t count_at_least(std::span<const float> scores, std::uint32_t least) {
+  assert(least <= kScoreBits);
+  return HWY_DYNAMIC_DISPATCH(count_at_least)(scores, least);
 }
 
 }  // namespace stella

@@ -12,11 +12,16 @@ namespace stella {
 // The bits of a score without its sign: scores at least 0 are in the order of their bits, NaN behind all.
 inline constexpr std::uint32_t kScoreBits = 0x7fffffff;
 
+// Scores may be of any sign, which does not count.
+
 // Writes the ids of all blocks whose score has at least the bits `least`, ascending, and returns how many.
 //   scores  [blocks] from accumulate_score, any alignment
 //   least   as kScoreBits; 1 is the smallest score above 0
 //   ids     [blocks], at most; so many as are returned are written
 // Threads: disjoint ranges may run in parallel.
 std::size_t collect_at_least(std::span<const float> scores, std::uint32_t least, BlockId* ids);
+
+// How many that would be.
+std::size_t count_at_least(std::span<const float> scores, std::uint32_t least);
 
 }  // namespace stella

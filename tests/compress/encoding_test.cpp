@@ -19,7 +19,8 @@ constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr ValueCoding kExact[] = {ValueCoding::fp32, ValueCoding::bf16};
 constexpr ValueCoding kCodes[] = {ValueCoding::int8, ValueCoding::int4, ValueCoding::int2, ValueCoding::int1};
 constexpr ValueCoding kCodings[] = {ValueCoding::fp32, ValueCoding::bf16, ValueCoding::int8,
-                                    ValueCoding::int4, ValueCoding::int2, ValueCoding::int1};
+                                    ValueCoding::int4, ValueCoding::int2, ValueCoding::int1,
+                                    ValueCoding::signs};
 constexpr std::size_t kSizes[] = {16, 32, 64};  // of a block
 
 Bytes bytes_of(std::initializer_list<int> values) {
@@ -393,8 +394,8 @@ TEST(Decoding, ACodeThatOverflowsItsStepIsRefusedNamingItsBlock) {
 // A claim of 2^32 blocks in a short message must not allocate 256 GiB before it is refused.
 TEST(Decoding, AHugeCountInAShortMessageIsRefusedBeforeAnythingIsAllocated) {
   const std::uint64_t every_id = std::uint64_t{1} << 32;
-  for (const auto& [index_coding, value_coding] :
-       std::vector<std::pair<int, int>>{{0, 0}, {1, 0}, {2, 0}, {0, 5}, {1, 5}, {2, 5}}) {
+  for (const auto& [index_coding, value_coding] : std::vector<std::pair<int, int>>{
+           {0, 0}, {1, 0}, {2, 0}, {0, 5}, {1, 5}, {2, 5}, {0, 6}, {1, 6}, {2, 6}}) {
     for (const std::uint64_t count : {every_id, every_id - 1, std::numeric_limits<std::uint64_t>::max()}) {
       Bytes bytes = bytes_of({2, index_coding, value_coding, 4});
       ByteWriter writer(bytes);
@@ -411,7 +412,7 @@ TEST(Decoding, RandomMutationsEitherDecodeToSomethingWellFormedOrAreRefused) {
   Random random(seed());
   std::size_t refused = 0;
   for (int round = 0; round < 20000; ++round) {
-    Bytes bytes = example(kCodings[random() % 6]);
+    Bytes bytes = example(kCodings[random() % std::size(kCodings)]);
     for (std::uint64_t edits = random() % 4; edits > 0; --edits) {
       const std::size_t reach = random() % 2 ? bytes.size() : std::min<std::size_t>(bytes.size(), 9);
       bytes[random() % reach] = static_cast<std::byte>(random());

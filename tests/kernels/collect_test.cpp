@@ -34,7 +34,10 @@ TEST(CollectAtLeast, EveryLengthAndAlignmentGivesWhatThePlainLoopGives) {
       const auto scores = std::span(all).subspan(shift);
       for (const float least : {1e-30f, 0.1f, 1.0f, 2.5f, 100.0f}) {
         const auto expected = by_a_plain_loop(scores, bits(least));
-        on_every_target([&] { EXPECT_EQ(collected(scores, bits(least)), expected); });
+        on_every_target([&] {
+          EXPECT_EQ(collected(scores, bits(least)), expected);
+          EXPECT_EQ(count_at_least(scores, bits(least)), expected.size());
+        });
       }
     }
   }
@@ -53,6 +56,8 @@ TEST(CollectAtLeast, ScoresOfEveryMagnitudeAreComparedByTheirBits) {
                                      kInfinity,
                                      std::numeric_limits<float>::quiet_NaN()};
   on_every_target([&] {
+    for (const std::uint32_t least : {0u, 1u, 2u, bits(1.0f), bits(kInfinity), kScoreBits})
+      EXPECT_EQ(count_at_least(scores, least), collected(scores, least).size());
     EXPECT_EQ(collected(scores, 0).size(), scores.size());
     EXPECT_EQ(collected(scores, 1), (std::vector<BlockId>{2, 3, 4, 5, 6, 7, 8}));
     EXPECT_EQ(collected(scores, 2), (std::vector<BlockId>{3, 4, 5, 6, 7, 8}));

@@ -8,7 +8,7 @@ from training import SMALL_BUCKETS, flat, loss_of, mlp, plain_loop, sgd, vectors
 
 from stellatrain.run import Run
 
-WIRES = ["fp32", "bf16", "int8", "int4", "int2", "int1"]
+WIRES = ["fp32", "bf16", "int8", "int4", "int2", "int1", "signs"]
 BATCHES = vectors(8, 16)
 
 
