@@ -1,0 +1,23 @@
+#include "kernels/hide.hpp"
+
+#include "bench_data.hpp"
+
+namespace stella::bench {
+namespace {
+
+// 28 bytes of traffic for each of 64 M values.
+void hide_all(benchmark::State& state) {
+  const auto merged = repeated_normal(kLarge), correction = repeated_normal(kLarge);
+  const auto common = repeated_normal(kLarge);
+  auto own = repeated_normal(kLarge);
+  AlignedArray<float> hidden(kLarge);
+  for (auto _ : state) {
+    hide(0.5f, merged.data(), correction.data(), common.data(), own, hidden.data());
+    benchmark::ClobberMemory();
+  }
+  per(state, "value", kLarge);
+}
+BENCHMARK(hide_all)->UseRealTime();
+
+}  // namespace
+}  // namespace stella::bench
