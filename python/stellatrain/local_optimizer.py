@@ -118,7 +118,9 @@ class LocalOptimizer:
         self._set_aside = [bridge.parameter.detach().clone() for bridge in self._bridges]
         try:
             with torch.no_grad():
-                for _, index, _, _, _, array in self.engine.state():  # one for each parameter: its weights
+                for name, index, _, _, _, array in self.engine.state():  # one for each parameter
+                    if name != "weights":
+                        continue
                     parameter = self._bridges[index].parameter
                     parameter.copy_(torch.from_numpy(array).view(parameter.shape))
             yield

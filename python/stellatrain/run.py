@@ -91,6 +91,7 @@ class Run:
         threads: int = 0,
         step_timeout: float = 1800,
         max_drift: float = 120,
+        pull: float = 0,
     ) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         """Puts the engine behind `optimizer`; everybody starts from member 0's weights, buffers and moments.
 
@@ -105,8 +106,9 @@ class Run:
         staleness: 0 waits for each exchange; 1, the default, lets it take the whole next iteration. One
             member alone: 0. So it trains as torch does.
         wire: values on the network: "fp32" (the default of "sparse"), "bf16", or codes of 8, 4, 2 or 1 bits,
-            "int8", "int4", "int2", "int1". What rounding leaves out goes with a later iteration. "auto", the
-            default of "local": as many bits as the link takes.
+            "int8", "int4", "int2", "int1", or the "signs" of the largest values, one for each block. What is
+            left out goes with a later iteration. "auto", the default of "local": as many bits as the link
+            takes.
         selector: how blocks are chosen: "blocks" (largest), "threshold" (the paper's), "random".
         block: elements that are chosen and sent together, 16, 32 or 64: larger ones cost fewer bytes for ids
             and for the steps of codes, and choose less finely.
@@ -115,6 +117,8 @@ class Run:
         step_timeout: seconds that a connected member may contribute nothing, or let the others wait in
             distribute(), save(), load() or finish(), before the run ends.
         max_drift: seconds without a round, after which a step of "local" waits for the other members.
+        pull: share, 0 to 1, of what a member of "local" shows beside everybody's weights, and has not told,
+            that is hidden from its own model with each round, and told all the same (docs/rules.md).
 
         density, staleness, selector and block are for "sparse"; bucket_mib is the first fragment of "local".
 
@@ -136,13 +140,14 @@ class Run:
         options.threads = tuned("threads", int, threads)
         options.step_timeout_seconds = tuned("step_timeout", float, step_timeout)
         options.max_drift_seconds = tuned("max_drift", float, max_drift)
+        options.pull = tuned("pull", float, pull)
         if rule == "local":
             return self._distribute_local(model, optimizer, options)
         if options.wire == "auto":
             raise error(
                 "configuration" if os.environ.get("STELLA_WIRE") else "invalid_argument",
                 "wire is 'auto' (argument or STELLA_WIRE), which is for rule='local'; under rule='sparse' "
-                "it must be fp32, bf16, int8, int4, int2 or int1",
+                "it must be fp32, bf16, int8, int4, int2, int1 or signs",
             )
         alone = self.world_size == 1
         options.density = tuned("density", float, (1.0 if alone else 0.01) if density is None else density)

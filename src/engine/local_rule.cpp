@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/finite.hpp"
+#include "kernels/hide.hpp"
 #include "kernels/reduce.hpp"
 #include "stella/error.hpp"
 
@@ -36,6 +37,8 @@ LocalRule::LocalRule(std::span<const TensorSpec> tensors, const EngineOptions& o
       rank_(rank),
       describe_(std::move(describe)),
       wire_(chosen(options.wire)),
+      pull_(static_cast<float>(options.pull)),
+      hidden_(layout_.blocks / kParts * kFragmentBlock),
       asked_for_{std::max<std::size_t>(1, options.bucket_bytes / sizeof(float) / kFragmentBlock), 1} {
   consensus_ = blank();
 }
@@ -83,6 +86,7 @@ PayloadPtr LocalRule::contribute(BucketId bucket, const Step& step) {
     header.samples = step.input.samples;
     const std::span<float> values = part_of(round.values, round);
     subtract(consensus_->weights_of(round.fragment), values.data());
+    add(hidden_of(round.fragment), values.data());
     if (round.weight != 1) divide(values, 1 / round.weight);
     RoundSize asked_for;
     {
@@ -140,8 +144,16 @@ void LocalRule::apply(BucketId, Update update) {
 
 void LocalRule::publish(BucketId, Iteration t, std::span<float* const> parameters) {
   Round& round = under_way(t);
+  const bool hides = pull_ > 0 && round.part && round.contributed && !round.of_all.empty;
+  const float* common = consensus_->weights_of(round.fragment).data();
+  float* hidden = hidden_of(round.fragment).data();
   for_each_slice_in(round.fragment, [&](const Slice& slice, std::size_t at, std::size_t numel, std::size_t) {
-    add(part_of(round.values, round).subspan(at, numel), parameters[slice.tensor] + slice.begin);
+    const std::span<float> own(parameters[slice.tensor] + slice.begin, numel);
+    const float* correction = round.values.data() + at;
+    if (hides && find_nonfinite(own) == numel)  // or what is hidden would never be finite again
+      hide(pull_, round.merged.data() + at, correction, common + at, own, hidden + at);
+    else
+      add({correction, numel}, own.data());
   });
 }
 
@@ -203,6 +215,8 @@ std::vector<StateArray> LocalRule::state() {
   for (const Slice& slice : layout_.slices) {
     arrays.push_back(
         {"weights", slice.tensor, true, slice.begin, slice.numel, weights().data() + slice.offset});
+    arrays.push_back(
+        {"hidden", slice.tensor, false, slice.begin, slice.numel, hidden_.data() + slice.offset});
   }
   return arrays;
 }

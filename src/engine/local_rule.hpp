@@ -22,15 +22,17 @@
 
 namespace stella {
 
-// Member i has weights x_i, the trainer's parameters, and the consensus weights W. An iteration is a round
-// here, and is about one fragment F:
+// Member i has weights x_i, the trainer's parameters, the consensus weights W, and e_i, which is hidden from
+// its own model. An iteration is a round here, and is about one fragment F:
 //
-//   contribute  c_i = code(x_i - W)                    what the others have not seen
+//   contribute  c_i = code(x_i - W + e_i)              what the others have not seen
 //   merge       G = sum of w_j c_j over the members that contributed, their w_j divided by the sum of them
 //   apply       W += G
 //   publish     x_i += G - c_i                         the own part goes from its whole to its share
+//               x_i += b, e_i -= b                   b is c_i as far as it was hidden: that is told first
+//               h = pull (x_i - W), x_i -= h, e_i += h   if it contributed: what it shows is hidden in part
 //
-// What a member has not told is always x_i - W: there is no residual. Only rounds on disjoint fragments are
+// What a member has not told is always x_i - W + e_i. Only rounds on disjoint fragments are
 // under way at a time, so W does not change in F from copy() to apply().
 class LocalRule final : public Rule {
  public:
@@ -102,6 +104,9 @@ class LocalRule final : public Rule {
   static std::span<float> part_of(AlignedArray<float>& array, const Round& round) {
     return array.span().first(round.fragment.blocks * kFragmentBlock);
   }
+  std::span<float> hidden_of(const Fragment& fragment) {
+    return hidden_.span().subspan(fragment.first * kFragmentBlock, fragment.blocks * kFragmentBlock);
+  }
   template <class Visit>
   void for_each_slice_in(const Fragment& fragment, Visit visit) const;
   ValueCoding coding_of(const Round& round) const;
@@ -111,7 +116,9 @@ class LocalRule final : public Rule {
   const Rank rank_;
   DescribeMember describe_;
   const std::optional<ValueCoding> wire_;  // that the user chose
+  const float pull_;
   std::unique_ptr<Consensus> consensus_;
+  AlignedArray<float> hidden_;  // e_i, as weights() lie
   std::array<Round, FragmentSchedule::kUnderWay> rounds_;
   std::function<void(const std::vector<Rank>&, Digest, std::span<const float>)> tell_newcomers_;
   std::atomic<bool> finely_ = false;

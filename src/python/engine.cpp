@@ -156,7 +156,8 @@ void bind_options(nb::module_& module) {
       .def_rw("bucket_bytes", &EngineOptions::bucket_bytes)
       .def_rw("threads", &EngineOptions::threads)
       .def_rw("step_timeout_seconds", &EngineOptions::step_timeout_seconds)
-      .def_rw("max_drift_seconds", &EngineOptions::max_drift_seconds);
+      .def_rw("max_drift_seconds", &EngineOptions::max_drift_seconds)
+      .def_rw("pull", &EngineOptions::pull);
 }
 
 void bind_stats(nb::module_& module) {

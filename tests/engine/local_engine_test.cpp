@@ -85,6 +85,34 @@ TEST(LocalEngine, ConsensusSettlesBetweenWhatItsMembersPullTo) {
   EXPECT_LT(error / 2000, 0.25);  // each member alone would be 0.5 away
 }
 
+// x_i - W grows with every step, so speed counts once by itself: three times the steps, three times the pull.
+// To weigh members by their steps or samples on top would count it twice, and end at 0.9.
+TEST(LocalEngine, AMemberOfThreeTimesTheSpeedPullsThreeTimesAsMuch) {
+  std::vector<Model> models;
+  for (Rank rank = 0; rank < 2; ++rank) models.emplace_back(std::vector<std::int64_t>{2000});
+  run_members(2, [&](Session& session, std::uint32_t rank) {
+    Model& model = models[rank];
+    EngineOptions options = local();
+    options.wire = "int8";
+    auto engine = session.distribute(model.specs, {}, options, model.weight_pointers);
+    for (int period = 0; period < 1500; ++period) {
+      for (int made = 0; made < (rank == 0 ? 1 : 3); ++made) {
+        for (float& weight : model.weights[0]) weight += 0.003f * (static_cast<float>(rank) - weight);
+        StepInput input;
+        input.parameters = model.weight_pointers;
+        engine->step(input);
+      }
+      session.all_gather("pace", {});
+    }
+    engine->drain(Level::finished, model.weight_pointers, {});
+    engine.reset();
+    session.leave();
+  });
+  double mean = 0;
+  for (const float weight : models[0].weights[0]) mean += weight / 2000;
+  EXPECT_NEAR(mean, 0.75, 0.04);
+}
+
 TEST(LocalEngine, TheEndBringsTogetherWhatWasNeverTold) {
   std::vector<Model> models;
   for (Rank rank = 0; rank < 2; ++rank) models.emplace_back(std::vector<std::int64_t>{40'000});

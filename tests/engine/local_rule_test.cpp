@@ -29,7 +29,8 @@ EngineOptions options_of(const std::string& wire, std::size_t fragment_values = 
 
 struct LocalMember {
   LocalMember(Rank rank, const std::vector<std::int64_t>& sizes, const EngineOptions& options)
-      : model(sizes),
+      : rank(rank),
+        model(sizes),
         rule(model.specs, options, rank, [](Rank other) { return "member " + std::to_string(other); }) {
     rule.read_parameters(model.weight_pointers);
     rule.weights_loaded(0);
@@ -48,16 +49,20 @@ struct LocalMember {
     }
     return step;
   }
-  // What it holds that nobody else has seen, and the weights of all, by tensor and element.
-  float weight_of_all(std::size_t tensor, std::size_t i) {
+  // The weights of all, by tensor and element.
+  float weight_of_all(std::size_t tensor, std::size_t i) { return of_state("weights", tensor, i); }
+  // What is hidden from its model.
+  float hidden(std::size_t tensor, std::size_t i) { return of_state("hidden", tensor, i); }
+  float of_state(const std::string& name, std::size_t tensor, std::size_t i) {
     for (const StateArray& array : rule.state()) {
-      if (array.tensor == tensor && i >= array.begin && i < array.begin + array.numel)
+      if (array.name == name && array.tensor == tensor && i >= array.begin && i < array.begin + array.numel)
         return static_cast<const float*>(array.data)[i - array.begin];
     }
-    ADD_FAILURE() << "no weight " << i << " of tensor " << tensor;
+    ADD_FAILURE() << "no " << name << " " << i << " of tensor " << tensor;
     return 0;
   }
 
+  const Rank rank;
   Model model;
   double weight = 1;
   LocalRule rule;
@@ -142,37 +147,81 @@ TEST(LocalRule, WhatIsLearnedWhileARoundIsUnderWayStaysWithItsMember) {
   });
 }
 
-// Integers, and a number of members by which fp32 divides exactly.
+// Integers, a number of members by which fp32 divides exactly, and halves that are set aside.
 TEST(LocalRule, LearnedIsToldPlusHeldExactlyForEachWeightUnderAnyChangeOfSizes) {
   Random random(seed());
-  for (const std::uint32_t world_size : {1u, 2u, 4u}) {
-    LocalWorld world(world_size, kSizes, options_of("fp32", 256));
+  for (const auto& [world_size, pull] : {std::pair{1u, 0.0}, {2u, 0.0}, {4u, 0.0}, {2u, 0.5}, {4u, 0.25}}) {
+    EngineOptions options = options_of("fp32", 256);
+    options.pull = pull;
+    LocalWorld world(world_size, kSizes, options);
     std::vector<std::vector<std::vector<double>>> learned(world_size);
     for (auto& of_member : learned)
       for (const std::int64_t size : kSizes) of_member.emplace_back(size, 0.0);
+    const auto learn = [&](LocalMember& member) {
+      auto& of_member = learned[member.rank];
+      for_each_weight(member, [&](float& weight, std::size_t tensor, std::size_t i) {
+        const int value = (static_cast<int>(random() % 65) - 32) * 1024;
+        weight += static_cast<float>(value);
+        of_member[tensor][i] += value;
+      });
+    };
+    double hidden = 0;
     for (int step = 0; step < 40; ++step) {
-      for (Rank rank = 0; rank < world_size; ++rank) {
-        for_each_weight(world[rank], [&](float& weight, std::size_t tensor, std::size_t i) {
-          const int value = (static_cast<int>(random() % 65) - 32) * 1024;
-          weight += static_cast<float>(value);
-          learned[rank][tensor][i] += value;
-        });
-        world[rank].rule.ask_for({1 + random() % 12, 1});
+      for (auto& member : world.members) {
+        learn(*member);
+        member->rule.ask_for({1 + random() % 12, 1});
       }
-      world.round();
+      world.round(learn);
     }
-    // x_i - W is what member i holds; the rest of what it learned it has told. W is the mean of what all
-    // told.
+    // x_i - W + e_i is what member i holds; the rest of what it learned it has told. W is the mean of what
+    // all told.
     for_each_weight(world[0], [&](float, std::size_t tensor, std::size_t i) {
       const double of_all = world[0].weight_of_all(tensor, i);
       double told = 0;
       for (Rank rank = 0; rank < world_size; ++rank) {
         ASSERT_EQ(world[rank].weight_of_all(tensor, i), of_all);
-        told += learned[rank][tensor][i] - (world[rank].model.weights[tensor][i] - of_all);
+        const double held = double{world[rank].model.weights[tensor][i]} - of_all;
+        told += learned[rank][tensor][i] - held - world[rank].hidden(tensor, i);
+        hidden += std::fabs(world[rank].hidden(tensor, i));
       }
       ASSERT_EQ(told, world_size * of_all) << tensor << " " << i;
     });
+    EXPECT_EQ(hidden > 0, pull > 0);
   }
+}
+
+// Of two parts that it learned while the round was under way, the share that is hidden, and told next time.
+TEST(LocalRule, WhatIsPulledBackIsToldWithTheNextRoundOfItsFragment) {
+  EngineOptions options = options_of("fp32", 1 << 20);
+  options.pull = 0.25;
+  LocalWorld world(2, {128}, options);
+  world.round([](LocalMember& member) {
+    for_each_weight(member, [&](float& weight, auto...) { weight += member.rank == 0 ? 16.0f : 0.0f; });
+  });
+  const auto expect = [&](std::size_t i, float own, float hidden, float of_all) {
+    EXPECT_EQ(world[0].model.weights[0][i], own);
+    EXPECT_EQ(world[0].hidden(0, i), hidden);
+    EXPECT_EQ(world[0].weight_of_all(0, i), of_all);
+  };
+  expect(0, 12, 4, 0);
+  expect(127, 16, 0, 0);  // the other half of the model was not in the round
+  world.round();
+  expect(0, 12, 4, 0);
+  expect(127, 8, 0, 8);
+  world.round();
+  expect(0, 8, 0, 8);
+  EXPECT_EQ(world[1].model.weights[0][0], 8);
+}
+
+// NaN times a share is NaN: it would stay in what is hidden.
+TEST(LocalRule, WhatIsNotFiniteIsNotHidden) {
+  EngineOptions options = options_of("fp32", 1 << 20);
+  options.pull = 0.5;
+  LocalWorld world(2, {64}, options);
+  world.round([](LocalMember& member) { member.model.weights[0][5] = std::nanf(""); });
+  for (std::size_t i = 0; i < 64; ++i) EXPECT_EQ(world[0].hidden(0, i), 0);
+  world.round();
+  EXPECT_EQ(world[0].weight_of_all(0, 5), 0);
 }
 
 // As a member that is left out sees it: its contribution was for nothing, and the others' weights come later.
@@ -208,10 +257,10 @@ TEST(LocalRule, WhatAMemberThatWasLeftOutLearnedIsStillItsOwnWhenItAdoptsTheWeig
 }
 
 TEST(LocalRule, ConsensusWeightsAreTheSameEverywhereAndFollowWhatIsLearnedInEveryCoding) {
-  for (const std::string wire : {"fp32", "bf16", "int8", "int4", "int2", "int1"}) {
+  for (const std::string wire : {"fp32", "bf16", "int8", "int4", "int2", "int1", "signs"}) {
     LocalWorld world(3, kSizes, options_of(wire, 512));
-    Random random(seed());
-    for (int step = 0; step < 60; ++step) {
+    const int steps = wire == "signs" ? 1500 : 60;  // each round tells of one value in 64
+    for (int step = 0; step < steps; ++step) {
       for (auto& member : world.members)
         for_each_weight(*member, [&](float& weight, std::size_t, std::size_t i) {
           weight += 0.1f * (std::sin(static_cast<float>(i)) - weight);  // all pull to the same place

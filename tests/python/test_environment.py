@@ -226,7 +226,7 @@ def test_the_wire_of_the_other_rule_is_refused_before_any_member_waits(
 @pytest.mark.parametrize(
     ("option", "text"),
     [
-        *(("wire", wire) for wire in ("fp32", "bf16", "int8", "int4", "int2", "int1")),
+        *(("wire", wire) for wire in ("fp32", "bf16", "int8", "int4", "int2", "int1", "signs")),
         *(("selector", selector) for selector in ("blocks", "threshold", "random")),
         ("density", "1"),
         ("staleness", "0"),
@@ -237,6 +237,8 @@ def test_the_wire_of_the_other_rule_is_refused_before_any_member_waits(
         ("threads", "256"),
         ("step_timeout", "1e8"),
         ("step_timeout", "0.001"),
+        ("pull", "0"),
+        ("pull", "1"),
     ],
 )
 def test_the_engine_takes_all_that_a_variable_may_be(

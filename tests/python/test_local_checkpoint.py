@@ -17,14 +17,16 @@ from safetensors.torch import load_file
 from training import flat, mlp, repeated, step_with_closures
 
 from stellatrain import Error
-from stellatrain.checkpoint_tensors import consensus_tensors
+from stellatrain.checkpoint_tensors import consensus_tensors, own_tensors
 from stellatrain.run import Run
 
 
-def trained(run: Run, net: torch.nn.Module, steps: int, name: str = "AdamW") -> torch.optim.Optimizer:
+def trained(
+    run: Run, net: torch.nn.Module, steps: int, name: str = "AdamW", **options: Any
+) -> torch.optim.Optimizer:
     """Its optimizer after so many steps, of other data on each member."""
     optimizer = getattr(torch.optim, name)(net.parameters(), lr=0.01)
-    run.distribute(net, optimizer, rule="local")
+    run.distribute(net, optimizer, rule="local", **options)
     torch.manual_seed(run.rank)
     for _ in range(steps):
         optimizer.zero_grad()
@@ -74,6 +76,31 @@ def test_a_checkpoint_has_what_all_agree_on_and_what_each_member_has_of_its_own(
     for *_, consensus in saved:
         for key, tensor in model.items():
             assert torch.equal(tensor.flatten(), consensus[f"weights.{key}"])
+
+
+def test_what_is_hidden_from_a_members_model_is_in_its_checkpoint(tmp_path: Path) -> None:
+    def hidden(run: Run) -> dict[str, torch.Tensor]:
+        return {k: t for k, t in own_tensors(run).items() if k.startswith("hidden.")}
+
+    def before(run: Run) -> dict[str, torch.Tensor]:
+        trained(run, mlp(), 30, wire="signs", pull=0.5)
+        run.save(tmp_path)
+        kept = hidden(run)
+        run.finish()
+        return kept
+
+    def after(run: Run) -> dict[str, torch.Tensor]:
+        trained(run, mlp(), 3, wire="signs", pull=0.5)
+        run.load(tmp_path)
+        kept = hidden(run)
+        run.finish()
+        return kept
+
+    saved, loaded = run_members(2, before), run_members(2, after)
+    for rank, (one, other) in enumerate(zip(saved, loaded, strict=True)):
+        assert one.keys() == {f"hidden.{name}" for name, _ in mlp().named_parameters()}
+        assert any(tensor.any() for tensor in one.values()), rank
+        assert_equal_states(one, other)
 
 
 def assert_equal_states(one: Any, other: Any) -> None:

@@ -53,6 +53,26 @@ def test_members_learn_and_end_with_equal_weights_under_any_optimizer(name: str)
         assert last < 0.9 * first
 
 
+@pytest.mark.parametrize("pull", [0, 0.5, 1])
+def test_members_that_tell_signs_learn_and_end_with_equal_weights_whatever_they_hide(pull: float) -> None:
+    nets = [mlp() for _ in range(3)]
+
+    def member(run: Run) -> tuple[torch.Tensor, torch.Tensor, float, float]:
+        net = nets[run.rank]
+        _, optimizer = run.distribute(net, adamw(net), rule="local", wire="signs", pull=pull)
+        losses = repeated(net, optimizer, STEPS)
+        with run.consensus():
+            inside = flat(net)
+        run.finish()
+        return flat(net), inside, losses[0], losses[-1]
+
+    results = run_members(3, member)
+    for weights, inside, first, last in results:
+        assert torch.equal(weights, results[0][0])
+        assert torch.equal(inside, results[0][1])
+        assert last < 0.9 * first
+
+
 def test_one_member_alone_trains_as_torch_does() -> None:
     def member(run: Run) -> torch.Tensor:
         net = mlp()

@@ -318,7 +318,7 @@ def test_other_optimizers_are_refused_naming_the_supported_ones(kind: type) -> N
         ("staleness", 2, "staleness is 2"),
         ("staleness", -1, "staleness is -1"),
         ("threads", -1, "threads is -1"),
-        ("wire", "int3", "wire is 'int3'; it must be fp32, bf16, int8, int4, int2, int1 or auto"),
+        ("wire", "int3", "wire is 'int3'; it must be fp32, bf16, int8, int4, int2, int1, signs or auto"),
         ("selector", "best", "selector is 'best'; it must be blocks, threshold or random"),
         ("rule", "dense", "rule is 'dense'; it must be sparse"),
         ("block", 48, "block is 48; it must be 16, 32 or 64"),
@@ -327,6 +327,8 @@ def test_other_optimizers_are_refused_naming_the_supported_ones(kind: type) -> N
         ("bucket_mib", float("inf"), "bucket_mib is inf"),
         ("threads", 10**30, "threads is 1000000000"),
         ("step_timeout", 0, "step_timeout is 0"),
+        ("pull", 1.5, "pull is 1.5; it must be from 0 to 1"),
+        ("pull", float("nan"), "pull is nan; it must be from 0 to 1"),
     ],
 )
 def test_nonsense_options_are_refused_naming_them(option: str, value: object, sentence: str) -> None:

@@ -40,8 +40,8 @@ class Local(Rule):
     All weights are equal, and all members take part in every round. `share` below 1: of each 1024 values of
     a fragment only so many are sent, the largest, as signs (codes.sparse_signs).
 
-    `pull` above 0 hides that share of what a member has not told from its own model when its fragment is
-    merged, in a residual that is told all the same.
+    `pull` above 0: when a fragment is merged, that share of what a member shows beside W and has not told is
+    hidden from its own model, in a residual that is told all the same, and first.
     """
 
     def __init__(
@@ -101,6 +101,9 @@ class Local(Rule):
         self._in_flight[:, fragment] -= round_.codes
         if self._hidden is not None:
             x, hidden = self._x[:, fragment], self._hidden[:, fragment]
+            back = torch.where(round_.codes * hidden > 0, _less(round_.codes, hidden), 0.0)
+            x += back
+            hidden -= back
             aside = self._pull * (x - self._weights[fragment] - self._in_flight[:, fragment])
             x -= aside
             hidden += aside
@@ -141,3 +144,8 @@ class Local(Rule):
             if whole <= self.setting.message:
                 return bits
         return 1
+
+
+def _less(a: Tensor, b: Tensor) -> Tensor:
+    """Returns the lesser magnitude of the two, with the sign of `a`."""
+    return torch.minimum(a.abs(), b.abs()).copysign(a)
