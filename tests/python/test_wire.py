@@ -8,7 +8,7 @@ from training import SMALL_BUCKETS, flat, loss_of, mlp, plain_loop, sgd, vectors
 
 from stellatrain.run import Run
 
-WIRES = ["fp32", "bf16", "int8", "int4", "int2", "int1", "signs"]
+WIRES = ["fp32", "bf16", "int8", "int4", "int2", "int1"]
 BATCHES = vectors(8, 16)
 
 
@@ -53,6 +53,13 @@ def test_fewer_bits_send_less_and_learn_as_the_rounding_error_goes_later() -> No
     assert best > 0
     for wire, after in zip(WIRES, losses, strict=True):
         assert before - after > 0.8 * best, wire
+
+
+def test_the_signs_of_the_largest_values_send_less_and_learn_more_slowly() -> None:
+    before = loss(mlp())
+    (of_bits, bits_sent), (of_signs, signs_sent) = trained(["int1"] * 2), trained(["signs"] * 2)
+    assert signs_sent < 0.9 * bits_sent  # headers and ids, which both have, are most of it in a small model
+    assert before - of_bits > before - of_signs > 0.3 * (before - of_bits) > 0
 
 
 def test_larger_blocks_of_codes_send_less_and_learn() -> None:
