@@ -64,7 +64,7 @@ std::vector<stella::Bytes> stella::fuzz::examples() {
     encode_blocks(blocks, {values, block, {}}, residual, bodies.back());
   };
   for (const ValueCoding values : {ValueCoding::fp32, ValueCoding::bf16, ValueCoding::int8, ValueCoding::int4,
-                                   ValueCoding::int2, ValueCoding::int1}) {
+                                   ValueCoding::int2, ValueCoding::int1, ValueCoding::signs}) {
     for (const std::size_t block : {std::size_t{16}, std::size_t{32}, std::size_t{64}}) {
       add({}, 300, values, block);
       add({1, 3}, 300, values, block);

@@ -56,7 +56,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 std::vector<stella::Bytes> stella::fuzz::examples() {
   std::vector<Bytes> all;
   for (const ValueCoding coding :
-       {ValueCoding::int1, ValueCoding::int8, ValueCoding::bf16, ValueCoding::fp32}) {
+       {ValueCoding::signs, ValueCoding::int1, ValueCoding::int8, ValueCoding::bf16, ValueCoding::fp32}) {
     std::vector<float> values(kFragment.blocks * kFragmentBlock, 0.5f);
     for (const ShortBlock& one : kShort) {
       float* block = values.data() + one.block * kFragmentBlock;

@@ -15,6 +15,7 @@ from stellatrain.checkpoint_latest import Latest
 from stellatrain.checkpoint_tensors import (
     BUFFER,
     EXTRA,
+    HIDDEN,
     PARAMETER,
     SELECTOR,
     Tensors,
@@ -98,8 +99,9 @@ def check_model(run: Run, model: Tensors, path: Path) -> None:
 def check_own(run: Run, own: Tensors, path: Path) -> None:
     """Residuals and buffers, and no others."""
     arrays = _arrays(run, shared=False)
-    for array in arrays:
-        _check_array(run, *array, own, path)
+    for name, index in arrays:
+        if name != HIDDEN or f"{HIDDEN}.{run.optimizer.bridges[index].name}" in own:  # else nothing is hidden
+            _check_array(run, name, index, own, path)
     buffers = {BUFFER + name: buffer for name, buffer in run.model.named_buffers()}
     for key, buffer in buffers.items():
         _check_like(key, buffer, own, path)

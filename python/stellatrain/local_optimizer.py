@@ -12,6 +12,7 @@ import torch
 
 from stellatrain import _core, forks, local_state
 from stellatrain.bridge import ParameterBridge
+from stellatrain.checkpoint_tensors import HIDDEN
 from stellatrain.errors import STEP_IN_CONSENSUS, error, number
 from stellatrain.write_probe import WriteProbe
 
@@ -173,7 +174,8 @@ class LocalOptimizer:
 
     def fill_own(self, own: dict[str, torch.Tensor]) -> None:
         """The reverse of own_tensors()."""
-        local_state.fill_own(self._optimizer, self._bridges, own)
+        hides = any(name == HIDDEN for name, *_ in self.engine.state())
+        local_state.fill_own(self._optimizer, self._bridges, own, hides)
 
     def restore_parameters(self) -> None:
         """As of DistributedOptimizer, but what somebody changed counts as learned here, and stays."""

@@ -1,6 +1,7 @@
 """What one member has of its own under rule="local", as its file of a checkpoint holds it.
 
     own.<parameter>           its weights, fp32
+hidden.<parameter>        the engine's: what it has learned beside them, if it hides some (pull)
     state.<key>.<parameter>   tensors of its optimizer's state
     state                     JSON: {"groups": its param_groups' numbers, "rest": {parameter: {key: value}}}
 
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 
 from stellatrain.bridge import ParameterBridge
+from stellatrain.checkpoint_tensors import HIDDEN
 from stellatrain.errors import Error, error
 from stellatrain.extra import from_tensor, to_json, to_tensor
 
@@ -78,6 +80,13 @@ def check_own(
                 f"{path} does not hold '{_OWN + bridge.name}' as the model here has it: "
                 f"{tuple(bridge.parameter.shape)} of torch.float32",
             )
+        hidden = own.get(f"{HIDDEN}.{bridge.name}")
+        if hidden is not None and (hidden.shape != (bridge.numel,) or hidden.dtype is not torch.float32):
+            raise error(
+                "mismatch",
+                f"{path} does not hold '{HIDDEN}.{bridge.name}' as the model here needs it: "
+                f"{bridge.numel} of torch.float32",
+            )
     try:
         state, groups = _state_of(optimizer, bridges, own)
     except (LookupError, ValueError, TypeError, AttributeError) as cause:
@@ -94,11 +103,19 @@ def check_own(
                 raise error("mismatch", f"{path} holds another '{key}' than the optimizer here needs")
 
 
-def fill_own(optimizer: torch.optim.Optimizer, bridges: list[ParameterBridge], own: Tensors) -> None:
-    """The reverse of own_tensors()."""
+def fill_own(
+    optimizer: torch.optim.Optimizer, bridges: list[ParameterBridge], own: Tensors, hides: bool
+) -> None:
+    """The reverse of own_tensors().
+
+    hides: the engine takes what was hidden from the member's model; else the model shows that, too.
+    """
     with torch.no_grad():
         for bridge in bridges:
             bridge.parameter.copy_(own[_OWN + bridge.name])
+            hidden = own.get(f"{HIDDEN}.{bridge.name}")
+            if hidden is not None and not hides:
+                bridge.parameter += hidden.view(bridge.parameter.shape).to(bridge.parameter.device)
     state, groups = _state_of(optimizer, bridges, own)
     for group, numbers in zip(optimizer.param_groups, groups, strict=True):
         group.update(numbers)

@@ -28,7 +28,8 @@ Head read_head(ByteReader& reader) {
 
 }  // namespace
 
-// A block has a step of at most two bytes, bf16 and codes less than 32 bits for a value.
+// A block has a step of at most two bytes, bf16 and codes less than 32 bits for a value; as signs it takes
+// less than two bytes in all.
 std::size_t most_blocks(ValueCoding coding) {
   const std::size_t bits = coding == ValueCoding::bf16 ? 16 : bits_of(coding);
   const std::size_t bytes = kFragmentBlock * bits / 8 + 2;

@@ -38,7 +38,7 @@ LocalRule::LocalRule(std::span<const TensorSpec> tensors, const EngineOptions& o
       describe_(std::move(describe)),
       wire_(chosen(options.wire)),
       pull_(static_cast<float>(options.pull)),
-      hidden_(layout_.blocks / kParts * kFragmentBlock),
+      hidden_(pull_ > 0 ? layout_.blocks / kParts * kFragmentBlock : 0),
       asked_for_{std::max<std::size_t>(1, options.bucket_bytes / sizeof(float) / kFragmentBlock), 1} {
   consensus_ = blank();
 }
@@ -86,7 +86,7 @@ PayloadPtr LocalRule::contribute(BucketId bucket, const Step& step) {
     header.samples = step.input.samples;
     const std::span<float> values = part_of(round.values, round);
     subtract(consensus_->weights_of(round.fragment), values.data());
-    add(hidden_of(round.fragment), values.data());
+    if (pull_ > 0) add(hidden_of(round.fragment), values.data());
     if (round.weight != 1) divide(values, 1 / round.weight);
     RoundSize asked_for;
     {
@@ -146,12 +146,12 @@ void LocalRule::publish(BucketId, Iteration t, std::span<float* const> parameter
   Round& round = under_way(t);
   const bool hides = pull_ > 0 && round.part && round.contributed && !round.of_all.empty;
   const float* common = consensus_->weights_of(round.fragment).data();
-  float* hidden = hidden_of(round.fragment).data();
   for_each_slice_in(round.fragment, [&](const Slice& slice, std::size_t at, std::size_t numel, std::size_t) {
     const std::span<float> own(parameters[slice.tensor] + slice.begin, numel);
     const float* correction = round.values.data() + at;
     if (hides && find_nonfinite(own) == numel)  // or what is hidden would never be finite again
-      hide(pull_, round.merged.data() + at, correction, common + at, own, hidden + at);
+      hide(pull_, round.merged.data() + at, correction, common + at, own,
+           hidden_of(round.fragment).data() + at);
     else
       add({correction, numel}, own.data());
   });
@@ -215,6 +215,7 @@ std::vector<StateArray> LocalRule::state() {
   for (const Slice& slice : layout_.slices) {
     arrays.push_back(
         {"weights", slice.tensor, true, slice.begin, slice.numel, weights().data() + slice.offset});
+    if (pull_ == 0) continue;
     arrays.push_back(
         {"hidden", slice.tensor, false, slice.begin, slice.numel, hidden_.data() + slice.offset});
   }

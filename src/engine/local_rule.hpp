@@ -118,7 +118,7 @@ class LocalRule final : public Rule {
   const std::optional<ValueCoding> wire_;  // that the user chose
   const float pull_;
   std::unique_ptr<Consensus> consensus_;
-  AlignedArray<float> hidden_;  // e_i, as weights() lie
+  AlignedArray<float> hidden_;  // e_i, as weights() lie; empty if pull_ is 0
   std::array<Round, FragmentSchedule::kUnderWay> rounds_;
   std::function<void(const std::vector<Rank>&, Digest, std::span<const float>)> tell_newcomers_;
   std::atomic<bool> finely_ = false;

@@ -78,29 +78,46 @@ def test_a_checkpoint_has_what_all_agree_on_and_what_each_member_has_of_its_own(
             assert torch.equal(tensor.flatten(), consensus[f"weights.{key}"])
 
 
-def test_what_is_hidden_from_a_members_model_is_in_its_checkpoint(tmp_path: Path) -> None:
-    def hidden(run: Run) -> dict[str, torch.Tensor]:
-        return {k: t for k, t in own_tensors(run).items() if k.startswith("hidden.")}
+def hidden_of(run: Run) -> dict[str, torch.Tensor]:
+    """By parameter; nothing where the engine hides nothing."""
+    prefix = "hidden."
+    return {k.removeprefix(prefix): t for k, t in own_tensors(run).items() if k.startswith(prefix)}
 
-    def before(run: Run) -> dict[str, torch.Tensor]:
-        trained(run, mlp(), 30, wire="signs", pull=0.5)
+
+@pytest.mark.parametrize(("saved_with", "loaded_with"), [(0.5, 0.5), (0.5, 0), (0, 0.5)])
+def test_what_is_hidden_from_a_members_model_is_in_its_checkpoint(
+    saved_with: float, loaded_with: float, tmp_path: Path
+) -> None:
+    def before(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        net = mlp()
+        trained(run, net, 30, wire="signs", pull=saved_with)
         run.save(tmp_path)
-        kept = hidden(run)
+        kept = {name: p.detach().clone() for name, p in net.named_parameters()}, hidden_of(run)
         run.finish()
         return kept
 
-    def after(run: Run) -> dict[str, torch.Tensor]:
-        trained(run, mlp(), 3, wire="signs", pull=0.5)
+    def after(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+        net = mlp()
+        trained(run, net, 30, wire="signs", pull=loaded_with)
         run.load(tmp_path)
-        kept = hidden(run)
+        kept = {name: p.detach().clone() for name, p in net.named_parameters()}, hidden_of(run)
         run.finish()
         return kept
 
-    saved, loaded = run_members(2, before), run_members(2, after)
-    for rank, (one, other) in enumerate(zip(saved, loaded, strict=True)):
-        assert one.keys() == {f"hidden.{name}" for name, _ in mlp().named_parameters()}
-        assert any(tensor.any() for tensor in one.values()), rank
-        assert_equal_states(one, other)
+    names = [name for name, _ in mlp().named_parameters()]
+    for (own, hidden), (own_again, hidden_again) in zip(
+        run_members(2, before), run_members(2, after), strict=True
+    ):
+        assert list(hidden) == (names if saved_with else [])
+        assert any(tensor.any() for tensor in hidden.values()) == (saved_with > 0)
+        assert list(hidden_again) == (names if loaded_with else [])
+        for name in names:
+            there = hidden.get(name, torch.zeros(own[name].numel()))
+            here = hidden_again.get(name, torch.zeros(own[name].numel()))
+            assert torch.equal(
+                own_again[name], own[name] if loaded_with else own[name] + there.view_as(own[name])
+            )
+            assert torch.equal(here, there if loaded_with else torch.zeros_like(here))
 
 
 def assert_equal_states(one: Any, other: Any) -> None:
