@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,8 +22,13 @@ SPARSE = {"density": 0.05, "staleness": 1, "bucket_mib": SMALL_BUCKETS}
 
 
 def mlp() -> torch.nn.Module:
-    torch.manual_seed(1)
-    return torch.nn.Sequential(torch.nn.Linear(13, 149), torch.nn.Tanh(), torch.nn.Linear(149, 5))
+    """The same each time, whichever member's thread makes it."""
+    with _SEEDED:
+        torch.manual_seed(1)
+        return torch.nn.Sequential(torch.nn.Linear(13, 149), torch.nn.Tanh(), torch.nn.Linear(149, 5))
+
+
+_SEEDED = threading.Lock()  # torch's generator is all threads'
 
 
 def adamw(net: torch.nn.Module) -> torch.optim.Optimizer:
