@@ -4,6 +4,7 @@
 #include <bit>
 #include <cassert>
 #include <cstring>
+#include <string>
 
 #include "stella/error.hpp"
 

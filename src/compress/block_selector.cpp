@@ -8,12 +8,6 @@
 #include "kernels/collect.hpp"
 
 namespace stella {
-namespace {
-
-// The bit pattern of a score; that of 0 is 0.
-std::uint32_t pattern(float score) { return std::bit_cast<std::uint32_t>(score) & kScoreBits; }
-
-}  // namespace
 
 void BlockSelector::select(std::span<const float> scores, std::size_t budget, std::vector<BlockId>& chosen) {
   chosen.clear();
@@ -41,7 +35,7 @@ std::span<const BlockId> BlockSelector::candidates(std::span<const float> scores
 void BlockSelector::choose(std::span<const float> scores, std::span<const BlockId> candidates,
                            std::size_t budget, std::vector<BlockId>& chosen) {
   histogram_.fill(0);
-  for (const BlockId block : candidates) ++histogram_[pattern(scores[block]) >> kDropped];
+  for (const BlockId block : candidates) ++histogram_[score_bits(scores[block]) >> kDropped];
   std::size_t bin = kBins - 1;
   std::size_t above = 0;  // candidates in the bins above `bin`
   while (above + histogram_[bin] < budget) above += histogram_[bin--];
@@ -57,7 +51,7 @@ void BlockSelector::choose(std::span<const float> scores, std::span<const BlockI
   std::size_t kept_above = 0;
   std::size_t kept_boundary = 0;
   for (const BlockId block : candidates) {
-    const std::size_t own = pattern(scores[block]) >> kDropped;
+    const std::size_t own = score_bits(scores[block]) >> kDropped;
     above_[kept_above] = block;
     boundary_[kept_boundary] = block;
     kept_above += own > bin;
@@ -89,7 +83,7 @@ std::uint32_t BlockSelector::next_threshold(std::uint32_t smallest) {
 void BlockSelector::choose_from_boundary(std::span<const float> scores, std::size_t budget,
                                          std::vector<BlockId>& chosen) {
   patterns_.clear();
-  for (const BlockId block : boundary_) patterns_.push_back(pattern(scores[block]));
+  for (const BlockId block : boundary_) patterns_.push_back(score_bits(scores[block]));
   const auto last = patterns_.begin() + static_cast<std::ptrdiff_t>(budget - 1);
   std::nth_element(patterns_.begin(), last, patterns_.end(), std::greater<>());
   const std::uint32_t lowest = *last;  // the smallest score that fits
@@ -98,16 +92,18 @@ void BlockSelector::choose_from_boundary(std::span<const float> scores, std::siz
       std::count_if(patterns_.begin(), last, [lowest](std::uint32_t p) { return p > lowest; }));
   const std::size_t seats = budget - larger;  // for the blocks whose score equals `lowest`
 
-  const auto ties = static_cast<std::size_t>(std::count_if(
-      boundary_.begin(), boundary_.end(), [&](BlockId block) { return pattern(scores[block]) == lowest; }));
+  const auto ties =
+      static_cast<std::size_t>(std::count_if(boundary_.begin(), boundary_.end(), [&](BlockId block) {
+        return score_bits(scores[block]) == lowest;
+      }));
   const std::uint64_t start = turn_ % scores.size();
   const auto before_start =
       static_cast<std::size_t>(std::count_if(boundary_.begin(), boundary_.end(), [&](BlockId block) {
-        return block < start && pattern(scores[block]) == lowest;
+        return block < start && score_bits(scores[block]) == lowest;
       }));
   std::size_t tie = 0;
   const auto fits = [&](BlockId block) {
-    const std::uint32_t own = pattern(scores[block]);
+    const std::uint32_t own = score_bits(scores[block]);
     if (own != lowest) return own > lowest;
     const std::size_t place = (tie++ + ties - before_start) % ties;  // among the ties, counted from `start`
     if (place >= seats) return false;

@@ -1,20 +1,17 @@
 #include "compress/largest.hpp"
 
 #include <algorithm>
-#include <bit>
 
 #include "kernels/collect.hpp"
 
 namespace stella {
 namespace {
 
-std::uint32_t score_bits(float value) { return std::bit_cast<std::uint32_t>(value) & kScoreBits; }
-
 // What at least `count` values have, as bits of a score, and as few more as can be; 1 where fewer are not 0.
 std::uint32_t threshold_for(std::span<const float> values, std::size_t count) {
   constexpr std::uint32_t kHalfOctave = std::uint32_t{1} << 22;
   if (count_at_least(values, 1) <= count) return 1;
-  std::uint32_t enough = 0, too_much = 1;  // `count` at least have so many, fewer have so many
+  std::uint32_t enough = 0, too_much = 0;  // `count` at least have so many, fewer have so many
   for (const float value : values) too_much = std::max(too_much, score_bits(value) + 1);
   while (too_much - enough > 1) {
     const std::uint32_t below = std::min(too_much - 1, kHalfOctave);  // thresholds lie near the largest
@@ -23,7 +20,7 @@ std::uint32_t threshold_for(std::span<const float> values, std::size_t count) {
     if (found == count) return tried;
     (found > count ? enough : too_much) = tried;
   }
-  return std::max<std::uint32_t>(enough, 1);
+  return enough;
 }
 
 }  // namespace

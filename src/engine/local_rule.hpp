@@ -32,8 +32,8 @@ namespace stella {
 //               x_i += b, e_i -= b                   b is c_i as far as it was hidden: that is told first
 //               h = pull (x_i - W), x_i -= h, e_i += h   if it contributed: what it shows is hidden in part
 //
-// What a member has not told is always x_i - W + e_i. Only rounds on disjoint fragments are
-// under way at a time, so W does not change in F from copy() to apply().
+// What a member has not told is always x_i - W + e_i. Only rounds on disjoint fragments are under way at a
+// time, so W does not change in F from copy() to apply().
 class LocalRule final : public Rule {
  public:
   LocalRule(std::span<const TensorSpec> tensors, const EngineOptions& options, Rank rank,

@@ -138,8 +138,11 @@ TEST(Signs, TellEverythingInTheEnd) {
 TEST(Signs, AChunkTooSmallBesideTheLargestWaitsAndCostsAByte) {
   std::vector<float> residual(2 * kSignChunk, 1e-30f);
   residual[5] = 1e10f;
-  Bytes bytes;
+  std::vector<float> first(residual.begin(), residual.begin() + kSignChunk);
+  Bytes bytes, bytes_of_first;
+  told(first, kBlockSize, &bytes_of_first);
   const auto values = told(residual, kBlockSize, &bytes);
+  EXPECT_EQ(bytes.size(), bytes_of_first.size() + 1);
   EXPECT_EQ(count_of(std::span(values).subspan(kSignChunk)), 0u);
   EXPECT_EQ(residual[2 * kSignChunk - 1], 1e-30f);
 }

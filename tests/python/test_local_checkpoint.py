@@ -88,26 +88,22 @@ def hidden_of(run: Run) -> dict[str, torch.Tensor]:
 def test_what_is_hidden_from_a_members_model_is_in_its_checkpoint(
     saved_with: float, loaded_with: float, tmp_path: Path
 ) -> None:
-    def before(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    def kept(
+        run: Run, pull: float, checkpoint: Callable[[Path], object]
+    ) -> tuple[Any, dict[str, torch.Tensor]]:
+        """A member's weights and what is hidden beside them, when it has been saved or loaded."""
         net = mlp()
-        trained(run, net, 30, wire="signs", pull=saved_with)
-        run.save(tmp_path)
-        kept = {name: p.detach().clone() for name, p in net.named_parameters()}, hidden_of(run)
+        trained(run, net, 30, wire="signs", pull=pull)
+        checkpoint(tmp_path)
+        own = {name: p.detach().clone() for name, p in net.named_parameters()}
+        hidden = hidden_of(run)
         run.finish()
-        return kept
+        return own, hidden
 
-    def after(run: Run) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        net = mlp()
-        trained(run, net, 30, wire="signs", pull=loaded_with)
-        run.load(tmp_path)
-        kept = {name: p.detach().clone() for name, p in net.named_parameters()}, hidden_of(run)
-        run.finish()
-        return kept
-
+    saved = run_members(2, lambda run: kept(run, saved_with, run.save))
+    loaded = run_members(2, lambda run: kept(run, loaded_with, run.load))
     names = [name for name, _ in mlp().named_parameters()]
-    for (own, hidden), (own_again, hidden_again) in zip(
-        run_members(2, before), run_members(2, after), strict=True
-    ):
+    for (own, hidden), (own_again, hidden_again) in zip(saved, loaded, strict=True):
         assert list(hidden) == (names if saved_with else [])
         assert any(tensor.any() for tensor in hidden.values()) == (saved_with > 0)
         assert list(hidden_again) == (names if loaded_with else [])

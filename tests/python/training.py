@@ -21,14 +21,14 @@ EXACT = {"density": 1, "staleness": 0, "bucket_mib": SMALL_BUCKETS}
 SPARSE = {"density": 0.05, "staleness": 1, "bucket_mib": SMALL_BUCKETS}
 
 
+_SEEDED = threading.Lock()  # torch's generator is all threads'
+
+
 def mlp() -> torch.nn.Module:
     """The same each time, whichever member's thread makes it."""
     with _SEEDED:
         torch.manual_seed(1)
         return torch.nn.Sequential(torch.nn.Linear(13, 149), torch.nn.Tanh(), torch.nn.Linear(149, 5))
-
-
-_SEEDED = threading.Lock()  # torch's generator is all threads'
 
 
 def adamw(net: torch.nn.Module) -> torch.optim.Optimizer:
