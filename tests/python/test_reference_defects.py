@@ -37,6 +37,7 @@ names, or other files of this folder), this table says which:
 from __future__ import annotations
 
 import resource
+import threading
 import time
 
 import pytest
@@ -267,23 +268,37 @@ def test_a_model_may_have_more_than_512_tensors() -> None:
 
 
 def test_members_that_wait_use_no_cpu() -> None:
-    """Below 1 % of a core for each of three, over a second of silence."""
+    """Below 1 % of a core for each of three, over a second of silence.
+
+    Who polls does so in every second. A virtual machine that is busy elsewhere may charge a thread that wakes
+    for a heartbeat with milliseconds that it did not run, so one quiet second of ten is enough.
+    """
+    over = threading.Event()
 
     def member(run: Run):
         net = One(100_000)
         _, optimizer = run.distribute(net, sgd_of(net.weight))
         one_step(net, optimizer, torch.ones(100_000))
         run.session.all_gather("quiet", b"")
-        time.sleep(0.2)
-        used = -cpu_seconds()
-        time.sleep(1.0)
-        used += cpu_seconds()
+        seconds: list[float] = []
+        if run.rank == 0:
+            time.sleep(0.2)
+            while len(seconds) < 10 and min(seconds, default=1.0) >= 3 * 0.01:
+                seconds.append(cpu_of_a_second())
+            over.set()
+        over.wait(60)
         run.session.all_gather("over", b"")
         run.finish()
-        return used
+        return seconds
 
-    for used in run_members(3, member):  # each sees the whole process
-        assert used < 3 * 0.01
+    seconds, _, _ = run_members(3, member)  # of the whole process
+    assert min(seconds) < 3 * 0.01, seconds
+
+
+def cpu_of_a_second() -> float:
+    used = -cpu_seconds()
+    time.sleep(1.0)
+    return used + cpu_seconds()
 
 
 def cpu_seconds() -> float:
