@@ -170,7 +170,8 @@ std::vector<std::string> sentences_when_one_is_silent_in(
     engine->drain(Level::finished, model.weight_pointers, groups);
     if (rank == 1) {
       collective.wait_until_over();
-      for (;;) engine->step(model.input(groups));
+      // Until it is told: a step is another call than that in which others may still wait.
+      for (;;) engine->digest();
     }
     what(session, *engine, model, groups);
   };
