@@ -65,7 +65,7 @@ bench-silence: install  ## Does rule="local" wait? Steps/s on slow and cut links
 bench-convergence: setup  ## What update rules learn from equal bytes; ARGS="--plan sweep ..." (docs/benchmarks/convergence.md)
 	$(PYTHON) -m bench.convergence $(ARGS)
 
-soak: install  ## three times 10,000 iterations: flat memory; an idle engine: below 1 % of a core
+soak: install  ## 10,000 iterations: flat memory; an idle engine: below 1 % of a core
 	$(PYTHON) -m bench.soak
 
 asan tsan: setup  ## The C++ tests under AddressSanitizer+UBSan, or ThreadSanitizer

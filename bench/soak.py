@@ -1,17 +1,14 @@
-"""Memory over three times 10,000 iterations, and what an idle engine costs.
+"""Memory over 10,000 iterations, and what an idle engine costs.
 
 usage: python -m bench.soak [--iterations 10000] [--warm-up 40000] [--members 4] [--idle 20]
 
 Members are threads of one process, joined over the loopback; the model is small, so that iterations are many.
-They warm up first, for most threads' allocators meet their largest case only in the first 18,000 to 24,000 of
-these iterations, which takes 4 MiB. Then, in three stretches, prints at every tenth of the way the resident
-memory and how much of it malloc has handed out, which goes up and down with what is under way just then; and
-at the end the share of a core that an engine takes while its trainer computes nothing.
-
-A stretch grew if more than 0.5 MiB more is resident at its end, or if the least that was handed out rose by
-as much from its first half to its second. One may, as an allocator may still meet its largest case. Exits
-with 1 if two stretches grew, if more than 1 MiB more is resident in the end than at first, or if an idle
-engine takes 1 % of a core or more.
+They warm up first, until every thread's allocator has met its largest case, which takes some 18,000 to 24,000
+of these iterations and 4 MiB. Then prints, at every tenth of the way, the resident memory and how much of it
+malloc has handed out, which goes up and down with what is under way just then, and the share of a core that
+an engine takes while its trainer computes nothing. Exits with 1 if resident memory grew by more than 0.5 MiB
+on the way, if the least that was handed out did from the first half to the second, or if an idle engine takes
+1 % of a core or more.
 """
 
 from __future__ import annotations
@@ -24,7 +21,6 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterable
 
 import torch
 
@@ -32,9 +28,8 @@ from stellatrain import _core
 from stellatrain.environment import Membership
 from stellatrain.run import Run
 
-GROWTH_LIMIT = 2**19  # bytes in a stretch; twice that in all
+GROWTH_LIMIT = 2**19  # bytes
 IDLE_LIMIT = 0.01  # of a core, per engine
-STRETCHES = 3
 
 
 def main() -> int:
@@ -66,8 +61,6 @@ class Soak:
         self.args, self.port, self.secret = args, port, secret
         self.memory: list[int] = []  # resident bytes, every tenth of the way
         self.handed_out: list[int] = []  # bytes of it that malloc has given to somebody
-        self.grew: list[int] = []  # resident bytes, in each stretch
-        self.too_much = 0  # stretches
         self.idle_share = 1.0  # of a core, per engine
         self.failures: list[BaseException] = []
 
@@ -92,46 +85,22 @@ class Soak:
                 net, torch.optim.AdamW(net.parameters(), lr=1e-4), density=0.05, bucket_mib=0.0625, threads=1
             )
             x = torch.randn(4, 256)
-
-            def iterate(iterations: Iterable[int]) -> None:
-                for iteration in iterations:
-                    optimizer.zero_grad()
-                    net(x).square().mean().backward()
-                    optimizer.step()
-                    if iteration >= 0 and iteration % (self.args.iterations // 10) == 0 and rank == 0:
-                        self._look(iteration)
-
-            iterate(range(-self.args.warm_up, 0))
-            for _ in range(STRETCHES):
-                iterate(range(self.args.iterations + 1))
-                if rank == 0:
-                    self._end_of_stretch()
+            for iteration in range(-self.args.warm_up, self.args.iterations + 1):
+                optimizer.zero_grad()
+                net(x).square().mean().backward()
+                optimizer.step()
+                if iteration >= 0 and iteration % (self.args.iterations // 10) == 0 and rank == 0:
+                    self.memory.append(_resident_bytes())
+                    self.handed_out.append(_handed_out_bytes())
+                    print(
+                        f"iteration {iteration}: {self.memory[-1] / 2**20:.2f} MiB, "
+                        f"{self.handed_out[-1] / 2**20:.2f} of them handed out",
+                        flush=True,
+                    )
             run.session.all_gather("idle begins", b"")
             self._idle(rank)
             run.session.all_gather("idle ends", b"")
             run.finish()
-
-    def _look(self, iteration: int) -> None:
-        self.memory.append(_resident_bytes())
-        self.handed_out.append(_handed_out_bytes())
-        print(
-            f"iteration {iteration}: {self.memory[-1] / 2**20:.2f} MiB, "
-            f"{self.handed_out[-1] / 2**20:.2f} of them handed out",
-            flush=True,
-        )
-
-    def _end_of_stretch(self) -> None:
-        resident = self.memory[-1] - self.memory[0]
-        half = len(self.handed_out) // 2
-        handed_out = min(self.handed_out[half:]) - min(self.handed_out[:half])
-        print(
-            f"memory grew by {resident / 2**20:.2f} MiB in {self.args.iterations} iterations, the least that "
-            f"was handed out by {handed_out / 2**20:.2f} MiB from the first half to the second",
-            flush=True,
-        )
-        self.grew.append(resident)
-        self.too_much += max(resident, handed_out) > GROWTH_LIMIT
-        self.memory, self.handed_out = [], []
 
     def _idle(self, rank: int) -> None:
         """All trainers wait; the process's CPU time is that of the engines."""
@@ -146,8 +115,14 @@ class Soak:
         if self.failures:
             print(f"failed: {self.failures[0]}", file=sys.stderr)
             return 1
-        leaks = 2 * self.too_much > STRETCHES or sum(self.grew) > 2 * GROWTH_LIMIT
-        return int(leaks or self.idle_share >= IDLE_LIMIT)
+        resident = self.memory[-1] - self.memory[0]
+        half = len(self.handed_out) // 2
+        handed_out = min(self.handed_out[half:]) - min(self.handed_out[:half])
+        print(
+            f"memory grew by {resident / 2**20:.2f} MiB in {self.args.iterations} iterations, the least that "
+            f"was handed out by {handed_out / 2**20:.2f} MiB from the first half to the second"
+        )
+        return int(max(resident, handed_out) > GROWTH_LIMIT or self.idle_share >= IDLE_LIMIT)
 
 
 def _resident_bytes() -> int:
