@@ -244,7 +244,7 @@ void Exchange::hint(Key key, std::chrono::milliseconds waited) const {
     return entry.second->payloads[group_.rank()] && !awaited(entry.first, *entry.second).empty();
   });
   if (first == rounds_.end() || first->first != key) return;
-  group_.log()->warn("after {} iteration {} still waits for the gradients of {}", to_text(waited), key.first,
+  group_.log()->warn("after {} {} {} still waits for {}", to_text(waited), options_.noun, key.first,
                      name_awaited(key, *first->second));
 }
 
@@ -252,8 +252,8 @@ void Exchange::give_up(Key key, Round& waiting) {
   const auto waited = to_text(std::chrono::duration_cast<std::chrono::milliseconds>(options_.timeout));
   waiting.complete.fail(std::make_exception_ptr(
       Error(ErrorCode::timeout,
-            name_awaited(key, waiting) + " contributed nothing to iteration " + std::to_string(key.first) +
-                " (bucket " + std::to_string(key.second) + ") for " + waited +
+            name_awaited(key, waiting) + " contributed nothing to " + options_.noun + " " +
+                std::to_string(key.first) + " (bucket " + std::to_string(key.second) + ") for " + waited +
                 " although connected; if its training is only slow, raise STELLA_STEP_TIMEOUT")));
 }
 

@@ -41,6 +41,7 @@ struct ExchangeOptions {
   // protocol. Bounds the memory: window x buckets x members x largest payload.
   Iteration window = 2;
   std::chrono::nanoseconds timeout = std::chrono::minutes(30);  // for one all-gather
+  const char* noun = "iteration";                               // what one all-gather is of, for people
   // Of waiting for a member, after which the log names it, and again after twice as long and so on; later
   // only for more than twice the longest wait that ended well.
   std::chrono::milliseconds hint_after{5'000};

@@ -46,7 +46,7 @@ RankSet RoundCommits::reporters() const {
 }
 
 std::optional<RoundMessage> RoundCommits::commit() {
-  if (set().size() < kLeast || !set().without(reporters()).empty()) return std::nullopt;
+  if (set().size() < kLeast || !awaited().empty()) return std::nullopt;
   RoundMessage commit = round_message(RoundMessageKind::commit, round(), members());
   commit.set = set();
   commit.contributing = contributing_;
@@ -67,9 +67,8 @@ void RoundCommits::sent() {
 
 std::optional<RoundMessage> RoundCommits::leave_out(const RankSet& here, const RankSet& silent) {
   RankSet out = set().without(here);  // nobody can hold what does not come even here
-  const RankSet waiting = set().without(reporters());
-  if (out.empty()) out = waiting.both(silent);
-  if (out.empty()) out = waiting;  // two of them may not reach each other
+  if (out.empty()) out = awaited().both(silent);
+  if (out.empty()) out = awaited();  // two of them may not reach each other
   const RankSet rest = set().without(out);
   if (out.empty() || rest.size() < kLeast) return std::nullopt;
   plan_.shrink(rest);

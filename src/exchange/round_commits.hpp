@@ -29,6 +29,8 @@ class RoundCommits {
   Iteration round() const { return plan_.committed() + 1; }
   const RankSet& set() const { return plan_.contributing(round()); }
   const RankSet& listening() const { return listening_; }
+  // Who of them has not reported that it holds the payloads of all.
+  RankSet awaited() const { return set().without(reporters()); }
 
   // What members have told. What is late or of another set than the present one changes nothing.
   void holds(Rank rank, Iteration round, const RankSet& set);

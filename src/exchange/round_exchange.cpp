@@ -75,7 +75,9 @@ RankSet RoundExchange::needed(Iteration round, const Round& looked_at) const {
 
 RankSet RoundExchange::awaited(Key key, const Round& round) const {
   RankSet who = missing(key, round);
-  if (who.empty() && !round.of) who.add(kCoordinator);  // its commit
+  if (!who.empty() || round.of) return who;
+  if (coordinates() && key.first == commits_->round()) who = commits_->awaited();
+  if (who.empty()) who.add(kCoordinator);  // its commit
   return who;
 }
 

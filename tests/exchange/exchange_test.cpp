@@ -297,7 +297,7 @@ TEST(Exchange, TheLogNamesAgainAndAgainWhoIsAwaitedButNeverWithinTwiceTheLongest
   next.get();
   const std::string log = world.text();
   for (const std::string waited : {"0.050 s", "0.100 s", "0.200 s"}) {
-    const auto line = "after " + waited + " iteration 1 still waits for the gradients of member 1 (c0m1, 127";
+    const auto line = "after " + waited + " iteration 1 still waits for member 1 (c0m1, 127";
     EXPECT_EQ(count(log, line), 1u) << log;  // of one bucket only
   }
   EXPECT_FALSE(contains(log, "iteration 2 still waits")) << log;

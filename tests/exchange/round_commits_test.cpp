@@ -37,7 +37,9 @@ TEST(RoundCommits, ARoundIsCommittedOnceAllItsMembersHoldAllOfIt) {
   EXPECT_FALSE(commits.commit());
   commits.holds(3, 1, of({0, 1, 2}));  // not of the set that it is about
   EXPECT_FALSE(commits.commit());
+  EXPECT_EQ(commits.awaited(), of({3}));
   commits.holds(3, 1, of({0, 1, 2, 3}));
+  EXPECT_TRUE(commits.awaited().empty());
   const RoundMessage commit = committed(commits);
   EXPECT_EQ(commit.round, 1u);
   EXPECT_EQ(commit.set, of({0, 1, 2, 3}));
