@@ -236,6 +236,8 @@ ValueCoding coding_named(const std::string& wire) {
 
 ValueCoding coding_of_bits(unsigned bits) {
   switch (bits) {
+    case 0:
+      return ValueCoding::signs;
     case 1:
       return ValueCoding::int1;
     case 2:
@@ -262,9 +264,9 @@ void encode_blocks(std::span<const BlockId> blocks, const Coding& coding, std::s
   assert(blocks.empty() || blocks.back() < total_blocks);
   const unsigned bits = code_bits(coding.values);
   auto magnitudes = bits != 0 ? magnitudes_of(blocks, coding, residual.data()) : std::vector<float>();
-  const bool in_doubt = bits == 0
-                            ? coding.values != ValueCoding::fp32  // of those they are looked at when sent
-                            : find_nonfinite(magnitudes) != magnitudes.size();  // a mean may overflow
+  // Others are looked at when they are sent. A mean may overflow.
+  const bool in_doubt =
+      bits == 0 ? coding.values == ValueCoding::bf16 : find_nonfinite(magnitudes) != magnitudes.size();
   if (in_doubt) check_finite(blocks, coding.block, residual.data());
 
   const std::size_t before = out.size();
@@ -289,7 +291,10 @@ void encode_blocks(std::span<const BlockId> blocks, const Coding& coding, std::s
   } else if (coding.values == ValueCoding::bf16) {
     send_bf16(blocks, coding.block, residual.data(), writer);
   } else if (coding.values == ValueCoding::signs) {
-    send_signs(blocks, coding.block, residual, out);
+    if (!send_signs(blocks, coding.block, residual, out)) {
+      out.resize(before);
+      check_finite(blocks, coding.block, residual.data());
+    }
   } else {
     send_codes(blocks, coding, std::move(magnitudes), residual, out);
   }
@@ -359,6 +364,19 @@ void EncodedBlocks::read(std::size_t at, std::span<float> values) const {
     const auto padded = values.subspan(next->place * block_ - at, block_).subspan(next->numel);
     std::ranges::fill(padded, 0.0f);
   }
+}
+
+std::optional<ListedValues> EncodedBlocks::list() const {
+  if (!signs_) return std::nullopt;
+  ListedValues listed;
+  listed.reserve(signs_->count());
+  auto next = short_.begin();
+  signs_->for_each([&](std::size_t place, float value) {
+    while (next != short_.end() && (next->place + 1) * block_ <= place) ++next;
+    if (next != short_.end() && place >= next->place * block_ + next->numel) return;  // padding
+    listed.add(static_cast<std::uint32_t>(place), value);
+  });
+  return listed;
 }
 
 SparseGradient decode_blocks(std::span<const std::byte> body, std::size_t total_blocks, std::size_t block,

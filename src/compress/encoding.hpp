@@ -12,6 +12,7 @@
 
 #include "base/bytes.hpp"
 #include "base/ids.hpp"
+#include "compress/listed_values.hpp"
 #include "compress/signs.hpp"
 #include "compress/sparse_gradient.hpp"
 #include "kernels/block.hpp"
@@ -32,7 +33,7 @@ enum class ValueCoding : std::uint8_t {
 
 // Of "fp32", "bf16", "int8", "int4", "int2", "int1" or "signs". Throws Error(invalid_argument).
 ValueCoding coding_named(const std::string& wire);
-// Of 1, 2, 4, 8 or 32 bits for a value, and back: 16 of bf16, 0 of signs.
+// Of 1, 2, 4, 8 or 32 bits for a value, 0 of signs, and back: 16 of bf16.
 ValueCoding coding_of_bits(unsigned bits);
 unsigned bits_of(ValueCoding coding);
 
@@ -76,6 +77,8 @@ class EncodedBlocks {
   // The values from place `at` on, a multiple of 1024; so many of them, too, or all that are left. Throws
   // Error(protocol) if one is not finite.
   void read(std::size_t at, std::span<float> values) const;
+  // Those that are not 0, if the body lists them (signs).
+  std::optional<ListedValues> list() const;
 
  private:
   struct Short {

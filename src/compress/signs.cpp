@@ -4,10 +4,12 @@
 #include <bit>
 #include <cassert>
 #include <cmath>
+#include <optional>
 
 #include "base/bits.hpp"
 #include "compress/largest.hpp"
 #include "compress/steps.hpp"
+#include "kernels/finite.hpp"
 
 namespace stella {
 namespace {
@@ -79,15 +81,18 @@ struct Told {
   std::vector<float> magnitudes;  // of the chunks, their means: at least 0, or infinite
 };
 
-Told largest_of(std::span<const BlockId> blocks, std::size_t block, const float* residual) {
+// Nothing if a value is not finite.
+std::optional<Told> largest_of(std::span<const BlockId> blocks, std::size_t block, const float* residual) {
   Told told;
+  LargestPlaces largest;
   std::array<float, kSignChunk> copy;
   std::array<BlockId, kSignChunk> places;
   const std::size_t each = kSignChunk / block;
   for (std::size_t first = 0; first < blocks.size(); first += each) {
     const auto chunk = blocks.subspan(first, std::min(each, blocks.size() - first));
     const auto values = gathered(chunk, block, residual, copy);
-    const std::size_t found = largest_places(values, chunk.size(), places.data());
+    if (find_nonfinite(values) != values.size()) return std::nullopt;
+    const std::size_t found = largest.find(values, chunk.size(), places.data());
     float sum = 0;
     for (std::size_t k = 0; k < found; ++k) {
       told.places.push_back(places[k]);
@@ -102,11 +107,12 @@ Told largest_of(std::span<const BlockId> blocks, std::size_t block, const float*
 
 }  // namespace
 
-void send_signs(std::span<const BlockId> blocks, std::size_t block, std::span<float> residual, Bytes& out) {
-  const Told told = largest_of(blocks, block, residual.data());
-  const std::size_t chunks = told.ends.size();
+bool send_signs(std::span<const BlockId> blocks, std::size_t block, std::span<float> residual, Bytes& out) {
+  const auto told = largest_of(blocks, block, residual.data());
+  if (!told) return false;
+  const std::size_t chunks = told->ends.size();
   std::vector<int> wanted(chunks);
-  steps_nearest(told.magnitudes, wanted.data());
+  steps_nearest(told->magnitudes, wanted.data());
   int largest = kLeastStep;
   for (const int k : wanted) largest = std::max(largest, k);
   const StepScale scale = StepScale::for_largest(largest);
@@ -117,48 +123,48 @@ void send_signs(std::span<const BlockId> blocks, std::size_t block, std::span<fl
 
   BitWriter codes(out);
   const std::size_t each = kSignChunk / block;
-  for (std::size_t chunk = 0, begin = 0; chunk < chunks; begin = told.ends[chunk++]) {
+  for (std::size_t chunk = 0, begin = 0; chunk < chunks; begin = told->ends[chunk++]) {
     const std::uint8_t byte = scale.byte_of(wanted[chunk]);
     if (byte == 0) continue;
     const auto ids = blocks.subspan(chunk * each, std::min(each, blocks.size() - chunk * each));
-    const std::size_t count = told.ends[chunk] - begin;
-    const auto places = std::span(told.places).subspan(begin, count);
-    const auto values = std::span(told.values).subspan(begin, count);
+    const std::size_t count = told->ends[chunk] - begin;
+    const auto places = std::span(told->places).subspan(begin, count);
+    const auto values = std::span(told->values).subspan(begin, count);
     SignCode(ids.size(), block).write(places, values, codes);
     for (std::size_t k = 0; k < count; ++k) {
       float& left = residual[ids[places[k] / block] * block + places[k] % block];
       left -= std::copysign(table[byte], values[k]);
     }
   }
+  return true;
 }
 
 std::size_t SignedChunks::least_bytes(std::size_t blocks, std::size_t block) {
   return 1 + chunks_of(blocks, block);
 }
 
-SignedChunks::SignedChunks(ByteReader& reader, std::size_t blocks, std::size_t block) : block_(block) {
+SignedChunks::SignedChunks(ByteReader& reader, std::size_t blocks, std::size_t block) {
   table_ = StepScale{reader.get<std::int8_t>()}.table();
   steps_ = reader.take(chunks_of(blocks, block));
-  codes_ = reader.take(reader.remaining());
-  chunk_bit_.reserve(steps_.size());
-  BitReader bits(codes_, 0, "signs");
+  const auto codes = reader.take(reader.remaining());
+  ends_.reserve(steps_.size());
+  BitReader bits(codes, 0, "signs");
   const std::size_t each = kSignChunk / block;
   for (std::size_t chunk = 0; chunk < steps_.size(); ++chunk) {
-    chunk_bit_.push_back(bits.at());
-    if (steps_[chunk] == std::byte{0}) continue;
-    SignCode(std::min(each, blocks - chunk * each), block).read(bits, [](std::size_t, bool) {});
+    if (steps_[chunk] != std::byte{0}) {
+      SignCode(std::min(each, blocks - chunk * each), block)
+          .read(bits, [this](std::size_t place, bool negative) {
+            told_.push_back(static_cast<Told>(2 * place + negative));
+          });
+    }
+    ends_.push_back(told_.size());
   }
   bits.expect_end();
 }
 
 void SignedChunks::read(std::size_t chunk, std::span<float> values) const {
   std::ranges::fill(values, 0.0f);
-  if (steps_[chunk] == std::byte{0}) return;
-  const float step = table_[std::to_integer<std::size_t>(steps_[chunk])];
-  BitReader bits(codes_, chunk_bit_[chunk], "signs");
-  SignCode(values.size() / block_, block_).read(bits, [&](std::size_t place, bool negative) {
-    values[place] = negative ? -step : step;
-  });
+  for_each_of(chunk, 0, [&](std::size_t place, float value) { values[place] = value; });
 }
 
 }  // namespace stella

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <numeric>
 #include <vector>
@@ -13,9 +14,9 @@ namespace {
 
 using namespace testing;
 
-std::vector<BlockId> largest(std::span<const float> values, std::size_t count) {
+std::vector<BlockId> largest(std::span<const float> values, std::size_t count, LargestPlaces finder = {}) {
   std::vector<BlockId> places(values.size());
-  places.resize(largest_places(values, count, places.data()));
+  places.resize(finder.find(values, count, places.data()));
   return places;
 }
 
@@ -57,6 +58,19 @@ TEST(LargestPlaces, ZerosAreNone) {
   EXPECT_TRUE(largest(std::vector<float>{0.0f, -0.0f, 0.0f}, 2).empty());
   EXPECT_EQ(largest(std::vector<float>{0.0f, -1e-45f, -0.0f, 3.0f}, 3), (std::vector<BlockId>{1, 3}));
   EXPECT_TRUE(largest({}, 1).empty());
+}
+
+TEST(LargestPlaces, DoNotDependOnTheVectorsBefore) {
+  Random random(seed());
+  LargestPlaces finder;
+  std::vector<BlockId> places(100);
+  for (int round = 0; round < 500; ++round) {
+    constexpr float kScales[] = {0, 1e-44f, 1e-20f, 1, 1.1f, 1e30f};
+    std::vector<float> values = normal(random, 1 + random() % 100, 1);
+    for (float& value : values) value *= kScales[random() % std::size(kScales)];
+    const std::size_t count = 1 + random() % values.size(), found = finder.find(values, count, places.data());
+    EXPECT_EQ(std::vector<BlockId>(places.begin(), places.begin() + found), by_sorting(values, count));
+  }
 }
 
 TEST(LargestPlaces, SpanEveryMagnitude) {
