@@ -8,7 +8,7 @@ from bench.convergence import codes, rules, traffic
 from bench.convergence.layout import Layout
 from bench.convergence.members import Members
 from bench.convergence.recipe import Recipe, learning_rate
-from bench.convergence.rules.local import Local
+from bench.convergence.rules.local import Local, Pull
 from bench.convergence.rules.rule import Rule, Setting
 from bench.convergence.rules.sparse import index_bytes
 from bench.convergence.rules.sparseloco import chosen_in_two_bits
@@ -58,9 +58,14 @@ def run(rule: Rule, steps: int = STEPS, lr: float = 0.01) -> Tensor:
         ("powersgd", 0.001, STEPS * 1.5 * 4 * (32 + 64 + 32)),  # cannot go lower
         ("powersgd:dense_steps=2,rank=1", None, 2 * DDP + 98 * 1.5 * 4 * 128),
         ("local-uncompressed", None, STEPS * 3 * 4 * 2080),
-        ("local", 0.1, STEPS * 3 * 33 * 9),  # of 416 bytes: all in 1 bit, not in 2 (33 x 17)
-        ("local", 0.02, 3 * 924 * 9),  # of 83.2 bytes: 9.24 blocks per step
-        ("local", 0.14, STEPS * 3 * 33 * 17),  # of 582.4 bytes: all in 2 bits
+        (
+            "local",
+            0.04,
+            3 * 16.5 * STEPS * 9,
+        ),  # of 166.4 bytes: half of it in 1 bit (148.5), not in 2 (280.5)
+        ("local:bits=1", 0.02, 3 * 924 * 9),  # of 83.2 bytes: 9.24 blocks per step
+        ("local", 0.07, 3 * 16.5 * STEPS * 17),  # of 291.2 bytes: half of it in 2 bits
+        ("local:bits=1,part=1", 0.1, STEPS * 3 * 33 * 9),
         ("diloco", 0.02, 2 * DDP),
         ("diloco-bf16", 0.02, 4 * DDP / 2),
         ("streaming-diloco", 0.02, 7 * 3 * 33 * 33),  # a round is 26.2 % of a step of DDP
@@ -176,8 +181,9 @@ def test_local_first_loses_nothing(bits: int, delay: int) -> None:
     assert rule.told.any()
 
 
-def test_local_first_loses_nothing_of_what_sparse_signs_leave_out() -> None:
-    rule = Told(setting(0.02), share=1 / 16)
+@pytest.mark.parametrize("pull", [None, 0, 0.5])
+def test_local_first_loses_nothing_of_what_signs_leave_out_and_what_it_hides(pull: float | None) -> None:
+    rule = Told(setting(0.02), bits=0, share=1 / 16, pull=pull, part=1)
     x = start(rule, torch.float64)
     rule.told = torch.zeros_like(x)
     learned = torch.zeros_like(x)
@@ -185,12 +191,14 @@ def test_local_first_loses_nothing_of_what_sparse_signs_leave_out() -> None:
         g = gradients(rule, t, torch.float64)
         learned -= 0.01 * g
         rule.step(t, 0.01, g)
-    torch.testing.assert_close(rule.told + x - rule.consensus(), learned, rtol=0, atol=1e-12)
+    held = x - rule.consensus() + rule._hidden
+    torch.testing.assert_close(rule.told + held, learned, rtol=0, atol=1e-12)
+    assert bool(rule._hidden.any()) == (pull != 0)
     assert 0.9 < rule.egress / (0.02 * DDP * 30) < 1.1
 
 
 def test_local_first_goes_round_all_blocks() -> None:
-    rule = Local(setting(0.02))
+    rule = Local(setting(0.02), bits=1)
     x = start(rule)
     begin = rule.consensus().clone()
     for t in range(5):  # 9.24 blocks a step: 33 within four, and the fifth's are on their way
@@ -281,3 +289,15 @@ def test_sparse_signs_take_about_what_is_planned(share: float) -> None:
     assert (8 * sizes / x.shape[1]).tolist() == pytest.approx(
         [codes.sparse_signs_bits(share, 1024)] * 2, rel=0.02
     )
+
+
+def test_pull_falls_where_what_is_told_goes_back_and_shows_what_was_hidden() -> None:
+    onwards, back = Pull(), Pull()
+    for _ in range(100):
+        onwards.told(1000, 600)
+        back.told(1000, 300)
+    assert (onwards.hidden, onwards.shown) == (0.5, 0)
+    assert back.hidden == 0.001 and back.shown > 0.99
+    few = Pull()
+    few.told(255, 0)
+    assert few.hidden == 0.5

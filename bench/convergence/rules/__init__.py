@@ -19,7 +19,7 @@ WITHOUT_BUDGET = (DENSE, UNCOMPRESSED)
 
 RULES: dict[str, tuple[Callable[..., Rule], dict]] = {
     DENSE: (Dense, {}),
-    UNCOMPRESSED: (Local, {"bits": 32, "delay": 0}),
+    UNCOMPRESSED: (Local, {"bits": 32, "delay": 0, "part": 1}),
     "local": (Local, {}),
     "sparse": (Sparse, {}),
     "sparse-int4": (Sparse, {"bits": 4}),

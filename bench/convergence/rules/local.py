@@ -29,19 +29,45 @@ class _Round:
     codes: Tensor
 
 
+class Pull:
+    """src/control/pull.cpp, of one member."""
+
+    MOST, LEAST = 0.5, 0.001
+
+    def __init__(self) -> None:
+        self.hidden = self.MOST
+        self._values = self._onwards = 0
+
+    def told(self, values: int, onwards: int) -> None:
+        """Of so many told values, `onwards` go where W went there last."""
+        self._values += values
+        self._onwards += onwards
+        if self._values >= 256:
+            part = self._onwards / self._values
+            self.hidden = min(max(self.hidden * (1 + 0.5 * (part - 0.45)), self.LEAST), self.MOST)
+            self._values = self._onwards = 0
+
+    @property
+    def shown(self) -> float:
+        return (1 - self.hidden / self.MOST) ** 2
+
+
 class Local(Rule):
     """Each step: the user's optimizer moves x_i; a fragment of d_i = x_i - W - (own codes in flight) is
     sent as code(d_i), and `delay` steps later, with c_i the codes and G their mean, W += G and x_i += G -
     c_i.
 
-    What a member has not told is always x_i - W, so there is no residual that its model does not see.
-    Fragments are windows of blocks of 64 that go round the parameters; their length follows from the
-    budget. `bits` of a value: by default 1, and more only as far as the whole model goes in every step.
-    All weights are equal, and all members take part in every round. `share` below 1: of each 1024 values of
-    a fragment only so many are sent, the largest, as signs (codes.sparse_signs).
+    What a member has not told is x_i - W, and what is hidden (below). Fragments are windows of blocks of 64
+    that go round the parameters; their length follows from the budget, and is `part` of the model at most.
+    All weights are equal, and all members take part in every round.
 
-    `pull` above 0: when a fragment is merged, that share of what a member shows beside W and has not told is
-    hidden from its own model, in a residual that is told all the same, and first.
+    `bits` of a value, 1, 2, 4, 8 or 32: by default as many as let such a part go in every step, and where not
+    even one does, or with 0, signs: of each 1024 values of a fragment only the `share` of the largest is sent
+    (codes.sparse_signs).
+
+    `pull`, with signs: when a fragment is merged, that share of what a member shows beside W and has not told
+    is hidden from its own model, in a residual that is told all the same, and first. By default as
+    src/control/pull.cpp chooses it.
     """
 
     def __init__(
@@ -49,23 +75,27 @@ class Local(Rule):
         setting: Setting,
         bits: int | None = None,
         delay: int = 1,
-        share: float = 1.0,
-        pull: float = 0.0,
+        share: float = 1 / 64,
+        pull: float | None = None,
+        part: float = 0.5,
     ) -> None:
         super().__init__(setting)
-        self._pull = pull
+        self._part = part
         self._delay = delay
         self._share = share
         self._blocks = self.layout.width // BLOCK
         self._valid = self.layout.valid.view(-1, BLOCK)
-        self.bits = bits or self._affordable_bits()
-        self._per_step = min(self._blocks, setting.message / self._block_bytes())  # blocks, on average
+        self.bits = self._affordable_bits() if bits is None else bits
+        self._given_pull = pull
+        self._per_step = min(part * self._blocks, setting.message / self._block_bytes())  # blocks, on average
 
     def start(self, x: Tensor) -> None:
         self._x = x
         self._weights = x[0].clone()
         self._in_flight = torch.zeros_like(x)
-        self._hidden = torch.zeros_like(x) if self._pull else None
+        self._hidden = torch.zeros_like(x) if self.bits == 0 else None
+        self._went = torch.zeros_like(self._weights)  # the signs of the last changes of W
+        self._pulls = [Pull() for _ in x]
         self._rounds: deque[_Round] = deque()
         self._optimizer = self.recipe.attach(x)
 
@@ -84,7 +114,7 @@ class Local(Rule):
         untold = self._x[:, fragment] - self._weights[fragment] - self._in_flight[:, fragment]
         if self._hidden is not None:
             untold += self._hidden[:, fragment]
-        if self._share < 1:
+        if self.bits == 0:
             said, sizes = codes.sparse_signs(untold, self._share, _CHUNK)
             size = sizes.mean().item()
         else:
@@ -99,14 +129,30 @@ class Local(Rule):
         self._weights[fragment] += mean
         self._x[:, fragment] += mean - round_.codes
         self._in_flight[:, fragment] -= round_.codes
-        if self._hidden is not None:
-            x, hidden = self._x[:, fragment], self._hidden[:, fragment]
-            back = torch.where(round_.codes * hidden > 0, _less(round_.codes, hidden), 0.0)
-            x += back
-            hidden -= back
-            aside = self._pull * (x - self._weights[fragment] - self._in_flight[:, fragment])
-            x -= aside
-            hidden += aside
+        if self._hidden is None:
+            return
+        for member, told in enumerate(round_.codes):
+            shares = self._shares(self._pulls[member], told, self._went[fragment])
+            self._hide(self._x[member, fragment], self._hidden[member, fragment], told, fragment, *shares)
+        self._went[fragment] = torch.where(mean != 0, mean.sign(), self._went[fragment])
+
+    def _shares(self, pull: Pull, told: Tensor, went: Tensor) -> tuple[float, float]:
+        if self._given_pull is not None:
+            return self._given_pull, 0.0
+        pull.told(int((told * went != 0).sum()), int((told * went > 0).sum()))
+        return pull.hidden, pull.shown
+
+    def _hide(
+        self, x: Tensor, aside: Tensor, told: Tensor, fragment: slice, hidden: float, shown: float
+    ) -> None:
+        """What was hidden is told first; then a share of the rest is hidden, and one of that shown again."""
+        back = torch.where(told * aside > 0, _less(told, aside), 0.0)
+        x += back
+        aside -= back
+        away = hidden * (x - self._weights[fragment])
+        away -= shown * (aside + away)
+        x -= away
+        aside += away
 
     def _fragments(self, t: int) -> Iterator[slice]:
         """Yields the elements whose turn it is: one window, or two where it goes round the end."""
@@ -130,20 +176,20 @@ class Local(Rule):
         return (fragment.stop - fragment.start) // BLOCK * self._block_bytes()
 
     def _block_bytes(self) -> float:
-        if self._share < 1:
+        if self.bits == 0:
             return codes.sparse_signs_bits(self._share, _CHUNK) * BLOCK / 8
         if self.bits == _PLAIN:
             return 4 * self.layout.parameters / self._blocks
         return codes.message_bytes(1, BLOCK, self.bits)
 
     def _affordable_bits(self) -> int:
-        """The most bits with which the whole model fits into a step's message, or else 1."""
+        """The most bits with which so much of the model fits into a step's message, or else 0."""
         for bits in _BITS:
             plain = 4 * self.layout.parameters
             whole = plain if bits == _PLAIN else codes.message_bytes(self._blocks, BLOCK, bits)
-            if whole <= self.setting.message:
+            if self._part * whole <= self.setting.message:
                 return bits
-        return 1
+        return 0
 
 
 def _less(a: Tensor, b: Tensor) -> Tensor:
