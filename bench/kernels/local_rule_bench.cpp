@@ -1,5 +1,5 @@
 // What a round of rule="local" costs one member of four, stage by stage: a fragment of 4 M parameters of a
-// model of 8 M. Argument: bits of a value.
+// model of 8 M. Argument: bits of a value, 0 for signs with pull 0.5.
 #include <chrono>
 #include <memory>
 #include <string>
@@ -16,7 +16,8 @@ struct FourMembers {
   explicit FourMembers(unsigned bits) {
     EngineOptions options;
     options.rule = "local";
-    options.wire = bits == 32 ? "fp32" : "int" + std::to_string(bits);
+    options.wire = bits == 0 ? "signs" : bits == 32 ? "fp32" : "int" + std::to_string(bits);
+    options.pull = bits == 0 ? 0.5 : 0;
     options.bucket_bytes = kModel / 2 * sizeof(float);
     const std::vector<TensorSpec> tensors{{"weights", {kModel}, "float32", 0}};
     for (Rank rank = 0; rank < 4; ++rank) {
@@ -76,7 +77,7 @@ void local_round(benchmark::State& state) {
   per(state, "parameter", static_cast<double>(kModel) / 2);
 }
 BENCHMARK(local_round)
-    ->ArgsProduct({{1, 8, 32}, {0, 1, 2, 3, 4}})
+    ->ArgsProduct({{0, 1, 8, 32}, {0, 1, 2, 3, 4}})
     ->ArgNames({"bits", "stage"})
     ->UseManualTime()
     ->Iterations(6)

@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -37,7 +38,7 @@ struct EngineOptions {
   std::string selector = "blocks";
   // Values on the wire: "fp32", "bf16", or codes with a step for each block: "int8", "int4", "int2", "int1",
   // or the "signs" of the largest values (docs/encoding.md). What is not told stays in the residual. Under
-  // "local" also "auto": as many bits as the link takes.
+  // "local" also "auto": signs, or as many bits as the link takes.
   std::string wire = "fp32";
   // Elements that are chosen and sent together: 16, 32 or 64. Larger blocks cost fewer bytes for ids and for
   // the steps of codes (at 1 bit 1.5, 1.25 or 1.125 bits for a value, and the id), and choose less finely.
@@ -51,9 +52,10 @@ struct EngineOptions {
   // collective call: distribute, a checkpoint, the end. Covers slow evaluations; a dead member is noticed far
   // earlier (SessionOptions::peer_timeout_seconds).
   double step_timeout_seconds = 1800;
-  // Under "local": the share, 0 to 1, of what a member shows beside everybody's weights, and has not told,
-  // that is hidden from its own model with each round, and told all the same. Members may differ.
-  double pull = 0;
+  // Under "local", where signs are told: the share, 0 to 1, of what a member shows beside everybody's
+  // weights, and has not told, that is hidden from its own model with each round, and told all the same.
+  // Nothing: as much as pays at the pace of rounds. Members may differ.
+  std::optional<double> pull;
   // Under "local": step() waits for the others once no round was over for so long.
   double max_drift_seconds = 120;
 };

@@ -91,7 +91,7 @@ class Run:
         threads: int = 0,
         step_timeout: float = 1800,
         max_drift: float = 120,
-        pull: float = 0,
+        pull: float | None = None,
     ) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         """Puts the engine behind `optimizer`; everybody starts from member 0's weights, buffers and moments.
 
@@ -107,8 +107,8 @@ class Run:
             member alone: 0. So it trains as torch does.
         wire: values on the network: "fp32" (the default of "sparse"), "bf16", or codes of 8, 4, 2 or 1 bits,
             "int8", "int4", "int2", "int1", or the "signs" of the largest values, one for each block. What is
-            left out goes with a later iteration. "auto", the default of "local": as many bits as the link
-            takes.
+            left out goes with a later iteration. "auto", the default of "local": signs, or as many bits as
+            the link takes.
         selector: how blocks are chosen: "blocks" (largest), "threshold" (the paper's), "random".
         block: elements that are chosen and sent together, 16, 32 or 64: larger ones cost fewer bytes for ids
             and for the steps of codes, and choose less finely.
@@ -117,8 +117,9 @@ class Run:
         step_timeout: seconds that a connected member may contribute nothing, or let the others wait in
             distribute(), save(), load() or finish(), before the run ends.
         max_drift: seconds without a round, after which a step of "local" waits for the other members.
-        pull: share, 0 to 1, of what a member of "local" shows beside everybody's weights, and has not told,
-            that is hidden from its own model with each round, and told all the same (docs/rules.md).
+        pull: share, 0 to 1, of what a member of "local" that tells signs shows beside everybody's weights,
+            and has not told, that is hidden from its own model with each round, and told all the same. None:
+            as much as pays (docs/rules.md).
 
         density, staleness, selector and block are for "sparse"; bucket_mib is the first fragment of "local".
 
@@ -140,7 +141,14 @@ class Run:
         options.threads = tuned("threads", int, threads)
         options.step_timeout_seconds = tuned("step_timeout", float, step_timeout)
         options.max_drift_seconds = tuned("max_drift", float, max_drift)
-        options.pull = tuned("pull", float, pull)
+        if pull is not None or os.environ.get("STELLA_PULL"):
+            options.pull = tuned("pull", float, pull)
+        if options.pull and (rule != "local" or options.wire not in ("auto", "signs")):
+            raise error(
+                "configuration" if os.environ.get("STELLA_PULL") else "invalid_argument",
+                f"pull is {options.pull:g} (argument or STELLA_PULL), which is for rule='local' with "
+                f"wire='auto' or 'signs'; here they are '{rule}' and '{options.wire}'",
+            )
         if rule == "local":
             return self._distribute_local(model, optimizer, options)
         if options.wire == "auto":

@@ -11,9 +11,11 @@ constexpr double kAim = 0.8;
 // A round of twice the bits must fit the aim, with some slack, or sizes would swing.
 constexpr double kRoomForMoreBits = 0.35;
 constexpr unsigned kFloatBits = 32;
+constexpr double kSignBits = 1.0 / 7;  // for a value, about: docs/encoding.md
 
-unsigned finer(unsigned bits) { return bits == 8 ? kFloatBits : 2 * bits; }
+unsigned finer(unsigned bits) { return bits == 0 ? 1 : bits == 8 ? kFloatBits : 2 * bits; }
 unsigned coarser(unsigned bits) { return bits == kFloatBits ? 8 : bits / 2; }
+double bits_sent(unsigned bits) { return bits == 0 ? kSignBits : bits; }
 
 }  // namespace
 
@@ -21,9 +23,9 @@ RoundSize next_size(RoundSize now, RoundTimes times, std::size_t least, std::siz
   const double share = times.round / times.step;
   const auto usable = [](double seconds) { return std::isfinite(seconds) && seconds > 0; };
   if (!usable(times.round) || !usable(times.step)) return now;
-  if (share > 1 && now.bits > 1) return {now.blocks, coarser(now.bits)};
+  if (share > 1 && now.bits > 0) return {now.blocks, coarser(now.bits)};
   if (now.blocks >= most && share < 1) {
-    const double growth = static_cast<double>(finer(now.bits)) / now.bits;
+    const double growth = bits_sent(finer(now.bits)) / bits_sent(now.bits);
     const bool room = now.bits < kFloatBits && share * growth < 2 * kRoomForMoreBits;
     return {most, room ? finer(now.bits) : now.bits};
   }

@@ -8,26 +8,26 @@ namespace stella {
 // What a member sends in a round.
 struct RoundSize {
   std::size_t blocks = 1;  // of a fragment
-  unsigned bits = 1;       // of a value: 1, 2, 4, 8 or 32
+  unsigned bits = 0;       // of a value: 1, 2, 4, 8 or 32; 0 of signs
   friend bool operator==(const RoundSize&, const RoundSize&) = default;
 };
 
 // Whether a value can have so many bits.
 inline bool is_coding(unsigned bits) {
-  return bits == 1 || bits == 2 || bits == 4 || bits == 8 || bits == 32;
+  return bits == 0 || bits == 1 || bits == 2 || bits == 4 || bits == 8 || bits == 32;
 }
 
 // What one looks at after a round. Seconds, above 0.
 struct RoundTimes {
   double step = 0;   // between two steps of the trainer
-  double round = 0;  // that the slowest link needs for what is under way at a time
+  double round = 0;  // that the slowest link needs for one, of which each step begins one
 };
 
 // The size of later rounds. A round that takes longer than a step makes what it carries stale: it gets
 // smaller; one that is over early leaves the link idle: it gets larger, until the fragments under way are the
-// whole model, and only then finer (at equal bytes one bit of everything beat two bits of half of it:
-// algorithms in docs/rules.md). Changes by a factor of two at most. Nonsense (zero, NaN, infinite times)
-// changes nothing. Pure.
+// whole model, and only then finer (at equal bytes signs of everything beat one bit of a part of it, and that
+// two bits of half of that: docs/benchmarks/convergence.md). Changes by a factor of two at most, but for that
+// from signs to one bit. Nonsense (zero, NaN, infinite times) changes nothing. Pure.
 //   most   blocks of a fragment, at most
 //   least  and at least
 RoundSize next_size(RoundSize now, RoundTimes times, std::size_t least, std::size_t most);

@@ -14,12 +14,38 @@ namespace stella {
 namespace {
 
 constexpr std::size_t kParts = kFragmentBlock / kBlock;
+constexpr std::size_t kAtATime = 256;  // blocks of kBlock
 
 // Of kBlock, as digests count them.
 std::vector<BlockId> small_blocks_of(const Fragment& fragment) {
   std::vector<BlockId> all(fragment.blocks * kParts);
   std::iota(all.begin(), all.end(), static_cast<BlockId>(fragment.first * kParts));
   return all;
+}
+
+// Calls each(blocks, begin, end) for at most kAtATime blocks of kBlock at a time: those that places[begin] to
+// places[end] lie in.
+template <class Each>
+void for_each_run(std::span<const std::uint32_t> places, const Fragment& fragment, Each each) {
+  std::vector<BlockId> blocks;
+  std::size_t begin = 0;
+  for (std::size_t k = 0; k < places.size(); ++k) {
+    const auto block = static_cast<BlockId>(fragment.first * kParts + places[k] / kBlock);
+    if (!blocks.empty() && blocks.back() == block) continue;
+    if (blocks.size() == kAtATime) {
+      each(blocks, begin, k);
+      blocks.clear();
+      begin = k;
+    }
+    blocks.push_back(block);
+  }
+  if (!blocks.empty()) each(blocks, begin, places.size());
+}
+
+void check_sum(std::span<const float> sum, Iteration round) {
+  if (find_nonfinite(sum) == sum.size()) return;
+  throw Error(ErrorCode::nonfinite, "what the members learned overflows when added up, in " +
+                                        place_of_round(round) + "; lower the learning rate");
 }
 
 }  // namespace
@@ -49,6 +75,7 @@ Consensus::Merged Consensus::merge(const Gathered& all, const Fragment& fragment
                                    const Own* own) {
   const std::vector<ShortBlock> short_blocks = short_blocks_in(fragment);
   std::vector<Contribution> contributions;
+  std::vector<ListedValues> lists;
   Merged merged;
   double weights = 0;
   std::optional<RoundSize> announced;
@@ -64,11 +91,24 @@ Consensus::Merged Consensus::merge(const Gathered& all, const Fragment& fragment
       contributions.push_back({rank, std::move(body.values)});
     });
     weights += payload->header().samples;
+    auto list = contributions.back().values.list();
+    if (!list) continue;
+    if (own && rank == own->rank) {
+      merged.told = list;
+      divide(merged.told->values, own->weight);
+    }
+    lists.push_back(std::move(*list));
   }
   merged.empty = contributions.empty();
   if (merged.empty) return merged;
   schedule_.announce(all.iteration, *announced);
-  add_up(contributions, static_cast<float>(weights), all.iteration, mean, own);
+  if (lists.size() == contributions.size()) {
+    merged.changes = sum_of(lists);
+    divide(merged.changes->values, static_cast<float>(weights));
+    check_sum(merged.changes->values, all.iteration);
+  } else {
+    add_up(contributions, static_cast<float>(weights), all.iteration, mean, own);
+  }
   return merged;
 }
 
@@ -88,10 +128,7 @@ void Consensus::add_up(std::span<const Contribution> contributions, float weight
       if (!first) add(piece, sum.data());
     }
     divide(sum, weights);
-    if (find_nonfinite(sum) < sum.size()) {
-      throw Error(ErrorCode::nonfinite, "what the members learned overflows when added up, in " +
-                                            place_of_round(round) + "; lower the learning rate");
-    }
+    check_sum(sum, round);
     if (!own) continue;
     divide(correction, -own->weight);
     add(sum, correction.data());
@@ -109,15 +146,31 @@ std::optional<Fragment> Consensus::fragment_of(const Gathered& all) const {
   return std::nullopt;
 }
 
-std::size_t Consensus::apply(Iteration round, const Fragment& fragment, std::span<const float> mean) {
+std::size_t Consensus::apply(Iteration round, const Fragment& fragment, const Merged& merged,
+                             std::span<const float> mean) {
   std::uint64_t digest = digests_.newest().value;
   std::size_t changed = 0;
-  if (!mean.empty()) {
-    const std::vector<BlockId> blocks = small_blocks_of(fragment);
+  float* weights = weights_of(fragment).data();
+  // A few blocks at a time, so that they are in the first cache when they are hashed once more.
+  const auto change = [&](std::span<const BlockId> blocks, auto add_to_them) {
     digest -= hash_blocks(blocks, weights_);
-    add(mean, weights_of(fragment).data());
+    add_to_them();
     digest += hash_blocks(blocks, weights_);
-    changed = blocks.size();
+    changed += blocks.size();
+  };
+  if (merged.changes) {
+    const auto& [places, values] = *merged.changes;
+    for_each_run(places, fragment, [&](std::span<const BlockId> blocks, std::size_t begin, std::size_t end) {
+      change(blocks, [&] {
+        for (std::size_t k = begin; k < end; ++k) weights[places[k]] += values[k];
+      });
+    });
+  } else if (!merged.empty) {
+    const std::vector<BlockId> all = small_blocks_of(fragment);
+    for (std::size_t at = 0; at < all.size(); at += kAtATime) {
+      const auto blocks = std::span(all).subspan(at, std::min(kAtATime, all.size() - at));
+      change(blocks, [&] { add(mean.subspan(at * kBlock, blocks.size() * kBlock), weights + at * kBlock); });
+    }
   }
   digests_.add({round, digest});
   if (round % kFullDigestEvery == 0 && hash_all_blocks(weights_) != digest) {

@@ -4,12 +4,14 @@
 
 #include <chrono>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "base/aligned.hpp"
 #include "compress/encoding.hpp"
+#include "compress/listed_values.hpp"
 #include "engine/digest.hpp"
 #include "engine/fragment_body.hpp"
 #include "engine/fragments.hpp"
@@ -41,25 +43,28 @@ class Consensus {
   struct Own {
     Rank rank = 0;
     float weight = 1;
-    std::span<float> correction;  // gets G - c_i, [of the fragment]
+    std::span<float> correction;  // for G - c_i, [of the fragment]
   };
-  // What a round holds.
+  // What a round says: G = sum of w_j c_j / sum of w_j over those that contributed, in member order.
   struct Merged {
-    bool empty = true;                    // nobody contributed: G was not written
+    bool empty = true;                    // nobody contributed
     std::chrono::nanoseconds slowest{0};  // of the links to here
+    std::optional<ListedValues> changes;  // G, if all contributions are lists (signs)
+    std::optional<ListedValues> told;     // c_i, if this member's is
   };
-  // Writes G = sum of w_j c_j / sum of w_j over those that contributed, in member order, to `mean`, [of the
-  // fragment]; and announces the size that they ask for. Throws Error(protocol) that names the member,
-  // Error(nonfinite) if G overflows.
+  // If G is not listed, writes it to `mean`, [of the fragment], and G - c_i to own->correction. Announces the
+  // size that the contributions ask for. Throws Error(protocol) that names the member, Error(nonfinite) if G
+  // overflows.
   //   own  null for a member that has no part in the round
   Merged merge(const Gathered& all, const Fragment& fragment, std::span<float> mean, const Own* own);
   // The fragment that a round of others is about, by what they sent. All payloads null, or no body: none.
   // Throws as merge() does.
   std::optional<Fragment> fragment_of(const Gathered& all) const;
 
-  // W += G; `mean` is empty for a round to which nobody contributed. Returns how many blocks of kBlock
-  // changed. Throws Error(mismatch) when the weights changed by themselves.
-  std::size_t apply(Iteration round, const Fragment& fragment, std::span<const float> mean);
+  // W += G, of what merge() returned and wrote. Returns how many blocks of kBlock changed. Throws
+  // Error(mismatch) when the weights changed by themselves.
+  std::size_t apply(Iteration round, const Fragment& fragment, const Merged& merged,
+                    std::span<const float> mean);
   // Throws Error(mismatch) for a digest that is not that of these weights.
   //   strict  also Error(protocol) for one of a round that is not known any more, or not yet
   void check_digests(std::span<const std::pair<Rank, Digest>> digests, Iteration round, bool strict) const;

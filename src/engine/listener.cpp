@@ -172,8 +172,7 @@ void Listener::hear(const Gathered& round) {
   consensus_->check_digests(digests, round.iteration, /*strict=*/false);
   mean_.resize(fragment->blocks * kFragmentBlock);
   const auto merged = consensus_->merge(round, *fragment, mean_, nullptr);
-  consensus_->apply(round.iteration, *fragment,
-                    merged.empty ? std::span<const float>() : std::span<const float>(mean_));
+  consensus_->apply(round.iteration, *fragment, merged, mean_);
 }
 
 std::optional<Iteration> Listener::newest() const {

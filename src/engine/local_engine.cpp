@@ -41,7 +41,8 @@ LocalEngine::LocalEngine(NetThread& net, Group& group, std::unique_ptr<LocalRule
                          std::function<void()> while_waiting, const std::shared_ptr<Listener>& listener)
     : PipelinedEngine(net, group, std::move(rule), std::move(tensors), {kUnderWay, /*behind=*/0}, options,
                       std::move(while_waiting),
-                      [&](const ExchangeOptions& exchange) {
+                      [&](ExchangeOptions exchange) {
+                        exchange.noun = "round";
                         return std::make_unique<RoundExchange>(
                             net.io().get_executor(), group, exchange, group.peer_timeout(),
                             RoundExchange::Handlers{
@@ -97,10 +98,8 @@ void LocalEngine::step(const StepInput& input) {
   choose_size();
   if (begun() == taken_) last_taken_ = Clock::now();  // nothing is awaited: there is no drift yet
   std::optional<std::uint32_t> bad;
-  while (begun() - taken_ < most_under_way_) {
-    const auto found = begin(Level::active, input)->bad_tensor();
-    if (!bad) bad = found;
-  }
+  if (begun() - taken_ < most_under_way_)  // one at a step, or a quick link would cost the host the more
+    bad = begin(Level::active, input)->bad_tensor();
   last_step_ = Clock::now();
   if (!bad) return;
   throw Error(ErrorCode::nonfinite,
@@ -158,7 +157,7 @@ void LocalEngine::choose_size() {
       std::min(std::max(kLeastFragment / kFragmentBlock, schedule.total() / kMostInACycle), most);
   RoundSize now = measured->size;
   if (!choose_coding_) now.bits = 1;  // given: only fragments may change
-  RoundSize next = next_size(now, {step_seconds_, kUnderWay * measured->seconds}, least, most);
+  RoundSize next = next_size(now, {step_seconds_, measured->seconds}, least, most);
   if (next.bits > now.bits && most_blocks(coding_of_bits(next.bits)) < most) next.bits = now.bits;
   if (rounds().backlog() > kMostBacklog) {  // whoever only listens has a slower link than the rest
     next = {std::max(least, std::min(now.blocks, next.blocks) / 2), std::min(now.bits, next.bits)};

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "kernels/finite.hpp"
-#include "kernels/hide.hpp"
 #include "kernels/reduce.hpp"
 #include "stella/error.hpp"
 
@@ -23,9 +22,20 @@ BucketLayout layout_of(std::span<const TensorSpec> tensors) {
   return std::move(plan_buckets(of_one_group, kNoLimit, kFragmentBlock).front());
 }
 
+// Calls each(at, size) for some values at a time, which fit the first cache.
+template <class Each>
+void for_each_piece(std::size_t values, Each each) {
+  constexpr std::size_t kPiece = 4096;
+  for (std::size_t at = 0; at < values; at += kPiece) each(at, std::min(kPiece, values - at));
+}
+
 std::optional<ValueCoding> chosen(const std::string& wire) {
   if (wire == "auto") return std::nullopt;
   return coding_named(wire);
+}
+
+bool may_hide(const EngineOptions& options) {
+  return (options.wire == "auto" || options.wire == "signs") && options.pull != 0.0;
 }
 
 }  // namespace
@@ -37,9 +47,8 @@ LocalRule::LocalRule(std::span<const TensorSpec> tensors, const EngineOptions& o
       rank_(rank),
       describe_(std::move(describe)),
       wire_(chosen(options.wire)),
-      pull_(static_cast<float>(options.pull)),
-      hidden_(pull_ > 0 ? layout_.blocks / kParts * kFragmentBlock : 0),
-      asked_for_{std::max<std::size_t>(1, options.bucket_bytes / sizeof(float) / kFragmentBlock), 1} {
+      hidden_(may_hide(options) ? layout_.blocks / kParts * kFragmentBlock : 0, options.pull),
+      asked_for_{std::max<std::size_t>(1, options.bucket_bytes / sizeof(float) / kFragmentBlock), 0} {
   consensus_ = blank();
 }
 
@@ -57,17 +66,21 @@ std::optional<std::uint32_t> LocalRule::copy(BucketId, const StepInput& input) {
   round.whole = fragment.blocks == round.size.blocks;
   round.contributed = !input.skip;
   round.weight = static_cast<float>(input.samples);
-  for (AlignedArray<float>* array : {&round.values, &round.merged}) {
+  for (AlignedArray<float>* array : {&round.values, &round.mean}) {
     if (array->size() < fragment.blocks * kFragmentBlock)
-      *array = AlignedArray<float>(fragment.blocks * kFragmentBlock);
+      *array = AlignedArray<float>::uninitialized(fragment.blocks * kFragmentBlock);
   }
   if (input.skip) return std::nullopt;
   std::optional<std::uint32_t> bad;
   for_each_slice_in(fragment, [&](const Slice& slice, std::size_t at, std::size_t numel, std::size_t padded) {
     const std::span<float> values = part_of(round.values, round).subspan(at, padded);
-    std::memcpy(values.data(), input.parameters[slice.tensor] + slice.begin, numel * sizeof(float));
-    std::fill(values.begin() + static_cast<std::ptrdiff_t>(numel), values.end(), 0.0f);
-    if (!bad && find_nonfinite(values) < values.size()) bad = slice.tensor;
+    const float* own = input.parameters[slice.tensor] + slice.begin;
+    for_each_piece(numel, [&](std::size_t begin, std::size_t size) {
+      const std::span<float> piece = values.subspan(begin, size);
+      std::memcpy(piece.data(), own + begin, piece.size_bytes());
+      if (!bad && find_nonfinite(piece) < size) bad = slice.tensor;
+    });
+    std::ranges::fill(values.subspan(numel), 0.0f);
   });
   return bad;
 }
@@ -85,9 +98,13 @@ PayloadPtr LocalRule::contribute(BucketId bucket, const Step& step) {
   if (round.contributed) {
     header.samples = step.input.samples;
     const std::span<float> values = part_of(round.values, round);
-    subtract(consensus_->weights_of(round.fragment), values.data());
-    if (pull_ > 0) add(hidden_of(round.fragment), values.data());
-    if (round.weight != 1) divide(values, 1 / round.weight);
+    const std::size_t first = round.fragment.first * kFragmentBlock;
+    for_each_piece(values.size(), [&](std::size_t at, std::size_t size) {
+      const std::span<float> piece = values.subspan(at, size);
+      subtract(weights().subspan(first + at, size), piece.data());
+      if (!hidden_.is_empty()) add(hidden_.values().subspan(first + at, size), piece.data());
+      if (round.weight != 1) divide(piece, 1 / round.weight);
+    });
     RoundSize asked_for;
     {
       std::lock_guard lock(mutex_);
@@ -116,27 +133,22 @@ Update LocalRule::merge(BucketId, const Gathered& all) {
     if (all.payloads[rank]) update.digests.emplace_back(rank, all.payloads[rank]->header().digest);
   }
   Round& round = under_way(update.iteration);
-  const std::span<float> mean = part_of(round.merged, round), values = part_of(round.values, round);
   round.part = all.payloads[rank_] != nullptr;
-  const bool told = round.part && round.contributed;
-  const Consensus::Own own{rank_, round.weight, values};
-  round.of_all = consensus_->merge(all, round.fragment, mean, told ? &own : nullptr);
-  if (!round.part || round.of_all.empty)
-    std::ranges::fill(values, 0.0f);
-  else if (!told)
-    std::ranges::copy(mean, values.begin());
+  round.contributed = round.contributed && round.part;
+  const Consensus::Own own{rank_, round.weight, part_of(round.values, round)};
+  round.of_all =
+      consensus_->merge(all, round.fragment, part_of(round.mean, round), round.contributed ? &own : nullptr);
   return update;
 }
 
 void LocalRule::apply(BucketId, Update update) {
   consensus_->check_digests(update.digests, update.iteration, /*strict=*/true);
   Round& round = under_way(update.iteration);
-  const auto mean =
-      round.of_all.empty ? std::span<const float>() : std::span<const float>(part_of(round.merged, round));
-  blocks_applied_ += consensus_->apply(update.iteration, round.fragment, mean);
+  blocks_applied_ +=
+      consensus_->apply(update.iteration, round.fragment, round.of_all, part_of(round.mean, round));
   if (!update.newcomers.empty() && tell_newcomers_)
     tell_newcomers_(update.newcomers, consensus_->digest(), consensus_->weights());
-  if (!round.whole || !round.part || !round.contributed) return;
+  if (!round.whole || !round.contributed) return;
   const std::chrono::duration<double> slowest = round.of_all.slowest;
   std::lock_guard lock(mutex_);
   measured_ = {{round.fragment.blocks, round.size.bits}, slowest.count()};
@@ -144,17 +156,31 @@ void LocalRule::apply(BucketId, Update update) {
 
 void LocalRule::publish(BucketId, Iteration t, std::span<float* const> parameters) {
   Round& round = under_way(t);
-  const bool hides = pull_ > 0 && round.part && round.contributed && !round.of_all.empty;
-  const float* common = consensus_->weights_of(round.fragment).data();
+  const Consensus::Merged& merged = round.of_all;
+  if (!round.part || merged.empty) return;
   for_each_slice_in(round.fragment, [&](const Slice& slice, std::size_t at, std::size_t numel, std::size_t) {
-    const std::span<float> own(parameters[slice.tensor] + slice.begin, numel);
-    const float* correction = round.values.data() + at;
-    if (hides && find_nonfinite(own) == numel)  // or what is hidden would never be finite again
-      hide(pull_, round.merged.data() + at, correction, common + at, own,
-           hidden_of(round.fragment).data() + at);
-    else
-      add({correction, numel}, own.data());
+    for_each_piece(numel, [&](std::size_t begin, std::size_t size) {
+      publish_part(round, at + begin, {parameters[slice.tensor] + slice.begin + begin, size});
+    });
   });
+}
+
+// Of the parameters `own`, which begin `at` values behind the begin of the fragment.
+void LocalRule::publish_part(const Round& round, std::size_t at, std::span<float> own) {
+  const auto& changes = round.of_all.changes;
+  const auto& told = round.of_all.told;
+  if (changes) {
+    changes->for_each_in(at, own.size(), [&](std::size_t i, float change) { own[i] += change; });
+    if (told) told->for_each_in(at, own.size(), [&](std::size_t i, float value) { own[i] -= value; });
+  } else {
+    add({(round.contributed ? round.values : round.mean).data() + at, own.size()}, own.data());
+  }
+  if (hidden_.is_empty() || !round.contributed) return;
+  const std::size_t in_model = round.fragment.first * kFragmentBlock + at;
+  if (told)
+    hidden_.settle({own, weights().data() + in_model, at, in_model}, *told, changes ? &*changes : nullptr);
+  else
+    hidden_.show(in_model, own);
 }
 
 std::optional<LocalRule::Measured> LocalRule::newly_measured() {
@@ -215,9 +241,9 @@ std::vector<StateArray> LocalRule::state() {
   for (const Slice& slice : layout_.slices) {
     arrays.push_back(
         {"weights", slice.tensor, true, slice.begin, slice.numel, weights().data() + slice.offset});
-    if (pull_ == 0) continue;
+    if (hidden_.is_empty()) continue;
     arrays.push_back(
-        {"hidden", slice.tensor, false, slice.begin, slice.numel, hidden_.data() + slice.offset});
+        {"hidden", slice.tensor, false, slice.begin, slice.numel, hidden_.values().data() + slice.offset});
   }
   return arrays;
 }

@@ -16,6 +16,7 @@
 #include "compress/encoding.hpp"
 #include "engine/consensus.hpp"
 #include "engine/fragments.hpp"
+#include "engine/hidden.hpp"
 #include "engine/layout.hpp"
 #include "engine/rule.hpp"
 #include "stella/engine.hpp"
@@ -30,7 +31,8 @@ namespace stella {
 //   apply       W += G
 //   publish     x_i += G - c_i                         the own part goes from its whole to its share
 //               x_i += b, e_i -= b                   b is c_i as far as it was hidden: that is told first
-//               h = pull (x_i - W), x_i -= h, e_i += h   if it contributed: what it shows is hidden in part
+//               h = pull (x_i - W), x_i -= h, e_i += h   what it shows is hidden in part
+//               the latter two if it told signs
 //
 // What a member has not told is always x_i - W + e_i. Only rounds on disjoint fragments are under way at a
 // time, so W does not change in F from copy() to apply().
@@ -78,8 +80,8 @@ class LocalRule final : public Rule {
   std::vector<StateArray> state();
   // Of the same model, to be filled by what others send.
   std::unique_ptr<Consensus> blank() const;
-  // That of the others, in place of the own one, which is behind: x_i += the difference. So x_i - W stays
-  // what this member learned and has not told.
+  // That of the others, in place of the own one, which is behind: x_i += the difference. So x_i - W and e_i
+  // stay what this member learned and has not told.
   void adopt(std::unique_ptr<Consensus> theirs, std::span<float* const> parameters);
 
   std::uint64_t blocks_sent() const { return blocks_sent_; }
@@ -91,8 +93,8 @@ class LocalRule final : public Rule {
     Fragment fragment;
     bool contributed = false;
     // [fragment.blocks * kFragmentBlock], and room for more
-    AlignedArray<float> values;  // x_i, then x_i - W, then G - c_i
-    AlignedArray<float> merged;  // G
+    AlignedArray<float> values;  // x_i, then x_i - W + e_i, then G - c_i unless that is listed
+    AlignedArray<float> mean;    // G, unless that is listed
     Consensus::Merged of_all;
     bool part = true;   // this member has one: not left out
     float weight = 1;   // w_i
@@ -104,21 +106,18 @@ class LocalRule final : public Rule {
   static std::span<float> part_of(AlignedArray<float>& array, const Round& round) {
     return array.span().first(round.fragment.blocks * kFragmentBlock);
   }
-  std::span<float> hidden_of(const Fragment& fragment) {
-    return hidden_.span().subspan(fragment.first * kFragmentBlock, fragment.blocks * kFragmentBlock);
-  }
   template <class Visit>
   void for_each_slice_in(const Fragment& fragment, Visit visit) const;
   ValueCoding coding_of(const Round& round) const;
+  void publish_part(const Round& round, std::size_t at, std::span<float> own);
 
   const BucketLayout layout_;
   const std::vector<ShortBlock> short_blocks_;
   const Rank rank_;
   DescribeMember describe_;
   const std::optional<ValueCoding> wire_;  // that the user chose
-  const float pull_;
   std::unique_ptr<Consensus> consensus_;
-  AlignedArray<float> hidden_;  // e_i, as weights() lie; empty if pull_ is 0
+  Hidden hidden_;  // as weights() lie
   std::array<Round, FragmentSchedule::kUnderWay> rounds_;
   std::function<void(const std::vector<Rank>&, Digest, std::span<const float>)> tell_newcomers_;
   std::atomic<bool> finely_ = false;

@@ -195,8 +195,8 @@ void check_options(const EngineOptions& options) {
   }
   if (options.rule != "sparse" && options.rule != "local")
     refuse("rule is '" + options.rule + "'; it must be sparse or local");
-  if (!(options.pull >= 0 && options.pull <= 1))
-    refuse("pull is " + to_text(options.pull) + "; it must be from 0 to 1");
+  if (options.pull && !(*options.pull >= 0 && *options.pull <= 1))
+    refuse("pull is " + to_text(*options.pull) + "; it must be from 0 to 1");
   if (!(options.max_drift_seconds >= 0.001 && options.max_drift_seconds <= 1e8)) {
     refuse("max_drift is " + to_text(options.max_drift_seconds) +
            " s; it must be at least 0.001 and at most 1e8");

@@ -1,23 +1,22 @@
-// What a member of rule="local" does with what a round says: what was told leaves it, and a share of what
-// was not told is hidden from its own model. docs/rules.md.
+// A share of what a member's model shows beside the weights of all is hidden from it. docs/rules.md,
+// rule="local", `pull`.
 #pragma once
 
 #include <span>
 
 namespace stella {
 
-// For every i, with c = merged - correction, what the member told:
-//   back   = of c what has the sign of `hidden`, as far as there is so much: told first what is hidden
-//   hidden = hidden - back,  own = own + (correction + back)
-//   own'   = own - share * (own - common),  hidden = hidden + (own - own')
-// So own + hidden change by the correction. Every operation rounds by itself: same bits on every target. Any
-// length; nothing overlaps.
-//   share       0 to 1
-//   merged      G, [own.size()]
-//   correction  G - c, [own.size()]
-//   common      W, with G in it, [own.size()]
-//   hidden      [own.size()]
-void hide(float share, const float* merged, const float* correction, const float* common,
-          std::span<float> own, float* hidden);
+// How much goes which way, each 0 to 1.
+struct Shares {
+  float hidden = 0;  // of what is shown beside W
+  float shown = 0;   // then, of what is hidden
+};
+
+// For every i: own' = own - shares.hidden * (own - common), hidden' = hidden + (own - own'); then
+// back = shares.shown * hidden', own'' = own' + back, hidden'' = hidden' - back. So own + hidden stays, up to
+// rounding. Every operation rounds by itself: same bits on every target. Any length; nothing overlaps.
+//   common  W, [own.size()]
+//   hidden  [own.size()]
+void hide(Shares shares, const float* common, std::span<float> own, float* hidden);
 
 }  // namespace stella

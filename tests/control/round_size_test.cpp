@@ -16,13 +16,14 @@ RoundSize after(RoundSize now, double step, double round) {
 
 // Seconds of a round over a link that carries so many bits a second.
 double seconds(const RoundSize& size, double bits_per_second) {
-  return 0.01 + static_cast<double>(size.blocks) * 64 * size.bits / bits_per_second;
+  const double bits = size.bits == 0 ? 0.14 : size.bits;
+  return 0.01 + static_cast<double>(size.blocks) * 64 * bits / bits_per_second;
 }
 
 TEST(RoundSize, OneThatTakesLongerThanAStepGetsSmallerByHalfAtMost) {
-  EXPECT_EQ(after({400, 1}, 1, 1.6), (RoundSize{200, 1}));
-  EXPECT_EQ(after({400, 1}, 1, 100), (RoundSize{200, 1}));
-  EXPECT_EQ(after({20, 1}, 1, 100), (RoundSize{kLeast, 1}));
+  EXPECT_EQ(after({400, 0}, 1, 1.6), (RoundSize{200, 0}));
+  EXPECT_EQ(after({400, 0}, 1, 100), (RoundSize{200, 0}));
+  EXPECT_EQ(after({20, 0}, 1, 100), (RoundSize{kLeast, 0}));
 }
 
 TEST(RoundSize, OneThatIsOverEarlyGetsLargerByTwiceAtMost) {
@@ -32,6 +33,9 @@ TEST(RoundSize, OneThatIsOverEarlyGetsLargerByTwiceAtMost) {
 }
 
 TEST(RoundSize, BitsGrowOnlyWhenTheFragmentsAreTheWholeModel) {
+  EXPECT_EQ(after({900, 0}, 1, 0.01).bits, 0u);
+  EXPECT_EQ(after({kMost, 0}, 1, 0.09), (RoundSize{kMost, 1}));
+  EXPECT_EQ(after({kMost, 0}, 1, 0.11), (RoundSize{kMost, 0}));
   EXPECT_EQ(after({900, 1}, 1, 0.01).bits, 1u);
   EXPECT_EQ(after({kMost, 1}, 1, 0.3), (RoundSize{kMost, 2}));
   EXPECT_EQ(after({kMost, 1}, 1, 0.4), (RoundSize{kMost, 1}));  // twice the bits would be nearly a step
@@ -42,7 +46,8 @@ TEST(RoundSize, BitsGrowOnlyWhenTheFragmentsAreTheWholeModel) {
 TEST(RoundSize, BitsShrinkBeforeFragmentsDo) {
   EXPECT_EQ(after({kMost, 32}, 1, 1.5), (RoundSize{kMost, 8}));
   EXPECT_EQ(after({kMost, 2}, 1, 1.5), (RoundSize{kMost, 1}));
-  EXPECT_EQ(after({kMost, 1}, 1, 1.6), (RoundSize{500, 1}));
+  EXPECT_EQ(after({kMost, 1}, 1, 1.6), (RoundSize{kMost, 0}));
+  EXPECT_EQ(after({kMost, 0}, 1, 1.6), (RoundSize{500, 0}));
 }
 
 TEST(RoundSize, WithNonsenseEverythingStays) {
@@ -55,15 +60,17 @@ TEST(RoundSize, WithNonsenseEverythingStays) {
 
 // Links from one that takes a hundredth of the model in a step to one that takes it whole in fp32.
 TEST(RoundSize, SettlesWhereARoundTakesAboutAStepOrNothingLargerFits) {
-  for (double link = 640; link < 1e8; link *= 3) {
-    RoundSize size{kLeast, 1};
+  for (double link = 160; link < 1e8; link *= 3) {
+    RoundSize size{kLeast, 0};
     for (int round = 0; round < 50; ++round) size = after(size, 1, seconds(size, link));
     const RoundSize settled = size;
     for (int round = 0; round < 10; ++round) {
       const double share = seconds(size, link);
-      EXPECT_TRUE(share <= 1.05 || size == (RoundSize{kLeast, 1}))
+      EXPECT_TRUE(share <= 1.05 || size == (RoundSize{kLeast, 0}))
           << link << ": " << size.blocks << " " << size.bits;
-      if (size.blocks < kMost) EXPECT_TRUE(share > 0.7 || link > 1e8) << link;
+      if (size.blocks < kMost) {
+        EXPECT_TRUE(share > 0.7) << link;
+      }
       size = after(size, 1, share);
     }
     EXPECT_EQ(size.bits, settled.bits) << link;

@@ -1,0 +1,54 @@
+#include "control/pull.hpp"
+
+#include <gtest/gtest.h>
+
+namespace stella {
+namespace {
+
+float after(int rounds, std::size_t onwards_of_1000, Pull pull = {}) {
+  for (int round = 0; round < rounds; ++round) pull.told(1000, onwards_of_1000);
+  return pull.shares().hidden;
+}
+
+TEST(Pull, IsTheMostAtFirstAndWhileWhatIsToldGoesOn) {
+  EXPECT_EQ(Pull().shares().hidden, Pull::kMost);
+  EXPECT_EQ(after(100, 600), Pull::kMost);
+  EXPECT_EQ(after(100, 1000), Pull::kMost);
+}
+
+TEST(Pull, FallsWhileWhatIsToldGoesBack) {
+  EXPECT_LT(after(1, 300), Pull::kMost);
+  EXPECT_LT(after(10, 300), Pull::kMost / 2);
+  EXPECT_EQ(after(100, 200), Pull::kLeast);
+  EXPECT_EQ(after(100, 0), Pull::kLeast);
+}
+
+TEST(Pull, ShowsWhatIsHiddenTheMoreTheLessItHides) {
+  EXPECT_EQ(Pull().shares().shown, 0);
+  Pull pull;
+  for (float before = 0; pull.shares().hidden > Pull::kLeast; before = pull.shares().shown) {
+    pull.told(1000, 0);
+    EXPECT_GT(pull.shares().shown, before);
+  }
+  EXPECT_GT(pull.shares().shown, 0.99f);
+}
+
+TEST(Pull, ComesBack) {
+  Pull pull;
+  for (int round = 0; round < 1000; ++round) pull.told(1000, 0);
+  EXPECT_EQ(after(200, 600, pull), Pull::kMost);
+}
+
+TEST(Pull, WaitsUntilAFewHundredValuesWereTold) {
+  Pull pull;
+  for (int round = 0; round < 255; ++round) pull.told(1, 0);
+  EXPECT_EQ(pull.shares().hidden, Pull::kMost);
+  pull.told(1, 0);
+  EXPECT_LT(pull.shares().hidden, Pull::kMost);
+  const float share = pull.shares().hidden;
+  for (int round = 0; round < 1000; ++round) pull.told(0, 0);
+  EXPECT_EQ(pull.shares().hidden, share);
+}
+
+}  // namespace
+}  // namespace stella
