@@ -8,14 +8,10 @@ namespace {
 
 // Of a step that a round may take. Room for what varies.
 constexpr double kAim = 0.8;
-// A round of twice the bits must fit the aim, with some slack, or sizes would swing.
-constexpr double kRoomForMoreBits = 0.35;
-constexpr unsigned kFloatBits = 32;
+// A round of codes must fit into so much of a step, or sizes would swing.
+constexpr double kRoomForCodes = 0.7;
+constexpr unsigned kCodeBits = 8;
 constexpr double kSignBits = 1.0 / 7;  // for a value, about: docs/encoding.md
-
-unsigned finer(unsigned bits) { return bits == 0 ? 1 : bits == 8 ? kFloatBits : 2 * bits; }
-unsigned coarser(unsigned bits) { return bits == kFloatBits ? 8 : bits / 2; }
-double bits_sent(unsigned bits) { return bits == 0 ? kSignBits : bits; }
 
 }  // namespace
 
@@ -23,11 +19,10 @@ RoundSize next_size(RoundSize now, RoundTimes times, std::size_t least, std::siz
   const double share = times.round / times.step;
   const auto usable = [](double seconds) { return std::isfinite(seconds) && seconds > 0; };
   if (!usable(times.round) || !usable(times.step)) return now;
-  if (share > 1 && now.bits > 0) return {now.blocks, coarser(now.bits)};
+  if (share > 1 && now.bits > 0) return {now.blocks, 0};
   if (now.blocks >= most && share < 1) {
-    const double growth = bits_sent(finer(now.bits)) / bits_sent(now.bits);
-    const bool room = now.bits < kFloatBits && share * growth < 2 * kRoomForMoreBits;
-    return {most, room ? finer(now.bits) : now.bits};
+    const bool room = now.bits == 0 && share * kCodeBits / kSignBits < kRoomForCodes;
+    return {most, room ? kCodeBits : now.bits};
   }
   const double factor = std::clamp(kAim / share, 0.5, 2.0);
   const auto blocks = static_cast<std::size_t>(std::llround(factor * static_cast<double>(now.blocks)));

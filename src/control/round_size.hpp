@@ -8,7 +8,7 @@ namespace stella {
 // What a member sends in a round.
 struct RoundSize {
   std::size_t blocks = 1;  // of a fragment
-  unsigned bits = 0;       // of a value: 1, 2, 4, 8 or 32; 0 of signs
+  unsigned bits = 0;       // of a value: 0 of signs, 8; 32 where somebody leaves them to the others
   friend bool operator==(const RoundSize&, const RoundSize&) = default;
 };
 
@@ -24,10 +24,10 @@ struct RoundTimes {
 };
 
 // The size of later rounds. A round that takes longer than a step makes what it carries stale: it gets
-// smaller; one that is over early leaves the link idle: it gets larger, until the fragments under way are the
-// whole model, and only then finer (at equal bytes signs of everything beat one bit of a part of it, and that
-// two bits of half of that: docs/benchmarks/convergence.md). Changes by a factor of two at most, but for that
-// from signs to one bit. Nonsense (zero, NaN, infinite times) changes nothing. Pure.
+// smaller; one that is over early leaves the link idle: it gets larger, as signs. A link that could carry
+// half of the model in 8 bits in every step does so. What lies between the two cost more and learned no more
+// (docs/benchmarks/convergence.md). Blocks change by a factor of two at most. Nonsense (zero, NaN, infinite
+// times) changes nothing. Pure.
 //   most   blocks of a fragment, at most
 //   least  and at least
 RoundSize next_size(RoundSize now, RoundTimes times, std::size_t least, std::size_t most);

@@ -156,7 +156,7 @@ void LocalEngine::choose_size() {
   const std::size_t least =
       std::min(std::max(kLeastFragment / kFragmentBlock, schedule.total() / kMostInACycle), most);
   RoundSize now = measured->size;
-  if (!choose_coding_) now.bits = 1;  // given: only fragments may change
+  if (!choose_coding_) now.bits = 0;  // given: only fragments may change
   RoundSize next = next_size(now, {step_seconds_, measured->seconds}, least, most);
   if (next.bits > now.bits && most_blocks(coding_of_bits(next.bits)) < most) next.bits = now.bits;
   if (rounds().backlog() > kMostBacklog) {  // whoever only listens has a slower link than the rest

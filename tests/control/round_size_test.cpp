@@ -17,7 +17,7 @@ RoundSize after(RoundSize now, double step, double round) {
 // Seconds of a round over a link that carries so many bits a second.
 double seconds(const RoundSize& size, double bits_per_second) {
   const double bits = size.bits == 0 ? 0.14 : size.bits;
-  return 0.01 + static_cast<double>(size.blocks) * 64 * bits / bits_per_second;
+  return 0.001 + static_cast<double>(size.blocks) * 64 * bits / bits_per_second;
 }
 
 TEST(RoundSize, OneThatTakesLongerThanAStepGetsSmallerByHalfAtMost) {
@@ -27,38 +27,34 @@ TEST(RoundSize, OneThatTakesLongerThanAStepGetsSmallerByHalfAtMost) {
 }
 
 TEST(RoundSize, OneThatIsOverEarlyGetsLargerByTwiceAtMost) {
-  EXPECT_EQ(after({400, 1}, 1, 0.64), (RoundSize{500, 1}));
-  EXPECT_EQ(after({400, 1}, 1, 0.001), (RoundSize{800, 1}));
-  EXPECT_EQ(after({800, 1}, 1, 0.001), (RoundSize{kMost, 1}));
+  EXPECT_EQ(after({400, 0}, 1, 0.64), (RoundSize{500, 0}));
+  EXPECT_EQ(after({400, 0}, 1, 0.001), (RoundSize{800, 0}));
+  EXPECT_EQ(after({800, 0}, 1, 0.001), (RoundSize{kMost, 0}));
 }
 
-TEST(RoundSize, BitsGrowOnlyWhenTheFragmentsAreTheWholeModel) {
-  EXPECT_EQ(after({900, 0}, 1, 0.01).bits, 0u);
-  EXPECT_EQ(after({kMost, 0}, 1, 0.09), (RoundSize{kMost, 1}));
-  EXPECT_EQ(after({kMost, 0}, 1, 0.11), (RoundSize{kMost, 0}));
-  EXPECT_EQ(after({900, 1}, 1, 0.01).bits, 1u);
-  EXPECT_EQ(after({kMost, 1}, 1, 0.3), (RoundSize{kMost, 2}));
-  EXPECT_EQ(after({kMost, 1}, 1, 0.4), (RoundSize{kMost, 1}));  // twice the bits would be nearly a step
-  EXPECT_EQ(after({kMost, 8}, 1, 0.15), (RoundSize{kMost, 32}));
-  EXPECT_EQ(after({kMost, 32}, 1, 0.01), (RoundSize{kMost, 32}));
+TEST(RoundSize, ALinkThatCarriesHalfOfTheModelInEightBitsDoes) {
+  EXPECT_EQ(after({900, 0}, 1, 0.001).bits, 0u);
+  EXPECT_EQ(after({kMost, 0}, 1, 0.012), (RoundSize{kMost, 8}));
+  EXPECT_EQ(after({kMost, 0}, 1, 0.013), (RoundSize{kMost, 0}));
+  EXPECT_EQ(after({kMost, 8}, 1, 0.001), (RoundSize{kMost, 8}));
+  EXPECT_EQ(after({kMost, 8}, 1, 0.99), (RoundSize{kMost, 8}));
 }
 
-TEST(RoundSize, BitsShrinkBeforeFragmentsDo) {
-  EXPECT_EQ(after({kMost, 32}, 1, 1.5), (RoundSize{kMost, 8}));
-  EXPECT_EQ(after({kMost, 2}, 1, 1.5), (RoundSize{kMost, 1}));
-  EXPECT_EQ(after({kMost, 1}, 1, 1.6), (RoundSize{kMost, 0}));
+TEST(RoundSize, CodesBecomeSignsBeforeFragmentsShrink) {
+  EXPECT_EQ(after({kMost, 8}, 1, 1.5), (RoundSize{kMost, 0}));
+  EXPECT_EQ(after({400, 32}, 1, 1.5), (RoundSize{400, 0}));
   EXPECT_EQ(after({kMost, 0}, 1, 1.6), (RoundSize{500, 0}));
 }
 
 TEST(RoundSize, WithNonsenseEverythingStays) {
   const double nan = std::nan(""), infinity = std::numeric_limits<double>::infinity();
   for (const double step : {0.0, -1.0, nan, infinity})
-    EXPECT_EQ(after({400, 2}, step, 1), (RoundSize{400, 2}));
+    EXPECT_EQ(after({400, 8}, step, 1), (RoundSize{400, 8}));
   for (const double round : {0.0, -1.0, nan, infinity})
-    EXPECT_EQ(after({400, 2}, 1, round), (RoundSize{400, 2}));
+    EXPECT_EQ(after({400, 8}, 1, round), (RoundSize{400, 8}));
 }
 
-// Links from one that takes a hundredth of the model in a step to one that takes it whole in fp32.
+// Links from one that takes a hundredth of the model in a step as signs to one that takes it whole in 8 bits.
 TEST(RoundSize, SettlesWhereARoundTakesAboutAStepOrNothingLargerFits) {
   for (double link = 160; link < 1e8; link *= 3) {
     RoundSize size{kLeast, 0};

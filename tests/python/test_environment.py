@@ -246,7 +246,7 @@ def test_the_engine_takes_all_that_a_variable_may_be(
 ) -> None:
     def member(run: Run) -> None:
         net = mlp()
-        run.distribute(net, adamw(net))
+        run.distribute(net, adamw(net), rule="local" if option == "pull" else "sparse")
 
     monkeypatch.setenv(f"STELLA_{option.upper()}", text)
     run_members(1, member)

@@ -309,6 +309,18 @@ def test_other_optimizers_are_refused_naming_the_supported_ones(kind: type) -> N
         assert "torch.optim.SGD, torch.optim.Adam and torch.optim.AdamW; rule='local'" in str(failure)
 
 
+@pytest.mark.parametrize(("rule", "wire"), [("sparse", "signs"), ("local", "int1")])
+def test_pull_is_refused_where_it_means_nothing(rule: str, wire: str) -> None:
+    def member(run: Run):
+        net = mlp()
+        run.distribute(net, adamw(net), rule=rule, wire=wire, pull=0.5)
+
+    (failure,) = outcomes_of_members(1, member)
+    assert failure.code == "invalid_argument"
+    assert "pull is 0.5 (argument or STELLA_PULL), which is for rule='local'" in str(failure)
+    assert f"here they are '{rule}' and '{wire}'" in str(failure)
+
+
 @pytest.mark.parametrize(
     ("option", "value", "sentence"),
     [

@@ -16,7 +16,7 @@ from bench.convergence.recipe import step_with
 from bench.convergence.rules.rule import Rule, Setting
 
 _PLAIN = 32  # bits of a value that is sent as fp32
-_BITS = (_PLAIN, 8, 4, 2, 1)
+_CODES = 8  # bits of a value, where a link carries so many
 _CHUNK = 1024  # values of which the largest are sent, where not all are
 
 
@@ -61,9 +61,8 @@ class Local(Rule):
     that go round the parameters; their length follows from the budget, and is `part` of the model at most.
     All weights are equal, and all members take part in every round.
 
-    `bits` of a value, 1, 2, 4, 8 or 32: by default as many as let such a part go in every step, and where not
-    even one does, or with 0, signs: of each 1024 values of a fragment only the `share` of the largest is sent
-    (codes.sparse_signs).
+    `bits` of a value, 1, 2, 4, 8 or 32; or 0, signs: of each 1024 values of a fragment only the `share` of
+    the largest is sent (codes.sparse_signs). By default 8 where such a part goes in every step, else signs.
 
     `pull`, with signs: when a fragment is merged, that share of what a member shows beside W and has not told
     is hidden from its own model, in a residual that is told all the same, and first. By default as
@@ -183,13 +182,8 @@ class Local(Rule):
         return codes.message_bytes(1, BLOCK, self.bits)
 
     def _affordable_bits(self) -> int:
-        """The most bits with which so much of the model fits into a step's message, or else 0."""
-        for bits in _BITS:
-            plain = 4 * self.layout.parameters
-            whole = plain if bits == _PLAIN else codes.message_bytes(self._blocks, BLOCK, bits)
-            if self._part * whole <= self.setting.message:
-                return bits
-        return 0
+        whole = codes.message_bytes(self._blocks, BLOCK, _CODES)
+        return _CODES if self._part * whole <= self.setting.message else 0
 
 
 def _less(a: Tensor, b: Tensor) -> Tensor:
