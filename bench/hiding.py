@@ -125,7 +125,7 @@ def _train(args: argparse.Namespace) -> int:
     recording = torch.load(args.trainer, mmap=True)  # members share its pages
     run = stella.init()
     alone = stella.Run(Membership())
-    options = {"density": args.density, "staleness": 1, "wire": "bf16"}
+    options = {"rule": "sparse", "density": args.density, "staleness": 1, "wire": "bf16"}
     trainers = {}
     for mode in MODES:
         model = Recorded(recording, first=run.rank)

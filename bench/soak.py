@@ -82,7 +82,12 @@ class Soak:
             torch.manual_seed(rank)
             net = torch.nn.Sequential(torch.nn.Linear(256, 256), torch.nn.ReLU(), torch.nn.Linear(256, 256))
             _, optimizer = run.distribute(
-                net, torch.optim.AdamW(net.parameters(), lr=1e-4), density=0.05, bucket_mib=0.0625, threads=1
+                net,
+                torch.optim.AdamW(net.parameters(), lr=1e-4),
+                density=0.05,
+                bucket_mib=0.0625,
+                threads=1,
+                rule="sparse",
             )
             x = torch.randn(4, 256)
             for iteration in range(-self.args.warm_up, self.args.iterations + 1):

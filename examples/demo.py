@@ -4,7 +4,7 @@ Trains first with PyTorch's DDP over gloo, then with StellaTrain, on 2 clusters 
 by 100 Mbit/s, and writes a table, a plot and results.json. --with adds DDP with one of torch's
 communication hooks. Members are processes of this machine in network namespaces (docs/lab.md), one
 torch thread each; StellaTrain's engine has one more, which takes its time from the same cores.
-StellaTrain is tuned by its environment variables (STELLA_DENSITY=0.02 python examples/demo.py).
+StellaTrain is tuned by its environment variables (STELLA_WIRE=int1 python examples/demo.py).
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _options() -> argparse.Namespace:
     rivals = [name for name in _SCRIPTS if name.startswith("DDP ")]
     add("--with", dest="rivals", action="append", default=[], choices=rivals, help="train this too")
     add("--ddp-lr", type=float, default=5e-4, help="learning rate of DDP, with any hook (%(default)s)")
-    add("--stella-lr", type=float, default=1e-3, help="that of StellaTrain (%(default)s)")
+    add("--stella-lr", type=float, default=5e-4, help="that of StellaTrain (%(default)s)")
     add("--seed", type=int, default=0, help="%(default)s")
     add("--out", type=Path, default=Path("build/demo"), help="%(default)s")
     return parser.parse_args()

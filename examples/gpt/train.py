@@ -21,9 +21,7 @@ def main() -> None:
     training, validation = data.load(args.context)
     model = GPT(args.context)
     optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, fused=True)
-    # Staleness 0 waits for each exchange and learns more from each step in return; where compute takes longer
-    # than an exchange, staleness 1 hides it.
-    model, optimizer = stella.distribute(model, optimizer, density=0.02, staleness=0, wire="int4")
+    model, optimizer = stella.distribute(model, optimizer)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, options.warmup_factor(args))
     loader = stella.DataLoader(training, batch_size=args.batch, shuffle=True, drop_last=True, seed=args.seed)
 

@@ -38,7 +38,7 @@ struct EngineOptions {
   std::string selector = "blocks";
   // Values on the wire: "fp32", "bf16", or codes with a step for each block: "int8", "int4", "int2", "int1",
   // or the "signs" of the largest values (docs/encoding.md). What is not told stays in the residual. Under
-  // "local" also "auto": signs, or as many bits as the link takes.
+  // "local" also "auto": signs, or 8 bits where the link carries that.
   std::string wire = "fp32";
   // Elements that are chosen and sent together: 16, 32 or 64. Larger blocks cost fewer bytes for ids and for
   // the steps of codes (at 1 bit 1.5, 1.25 or 1.125 bits for a value, and the id), and choose less finely.

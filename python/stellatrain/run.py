@@ -81,37 +81,38 @@ class Run:
         model: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
         *,
-        rule: str = "sparse",
+        rule: str = "local",
         density: float | None = None,
         staleness: int | None = None,
         wire: str | None = None,
-        selector: str = "blocks",
-        block: int = 16,
+        selector: str | None = None,
+        block: int | None = None,
         bucket_mib: float = 4,
         threads: int = 0,
         step_timeout: float = 1800,
         max_drift: float = 120,
         pull: float | None = None,
     ) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
-        """Puts the engine behind `optimizer`; everybody starts from member 0's weights, buffers and moments.
+        """Puts the engine behind `optimizer`; everybody starts from member 0's weights and buffers.
 
         Collective. Returns the same model, and an optimizer to use in place of yours. Each option is also an
         environment variable, STELLA_<NAME>, which wins.
 
-        rule: "sparse", the papers' (gradients, error feedback, sparse optimizer on the CPU); or "local": your
-            optimizer, of any kind, steps at once, and is returned as it is; the members tell each other piece
-            by piece what they learned, and no step waits for the network (docs/rules.md).
+        rule: "local": your optimizer, of any kind, steps at once, and is returned as it is; the members tell
+            each other piece by piece what they learned, and no step waits for the network. Or "sparse", the
+            papers': gradients, error feedback, a sparse optimizer on the CPU, which begins with member 0's
+            moments (docs/rules.md).
         density: share of the parameters that this member sends per iteration, above 0 to 1 (1: all of them);
             0.01 by default. One member alone: 1, as there is nobody to send to.
         staleness: 0 waits for each exchange; 1, the default, lets it take the whole next iteration. One
             member alone: 0. So it trains as torch does.
         wire: values on the network: "fp32" (the default of "sparse"), "bf16", or codes of 8, 4, 2 or 1 bits,
             "int8", "int4", "int2", "int1", or the "signs" of the largest values, one for each block. What is
-            left out goes with a later iteration. "auto", the default of "local": signs, or as many bits as
-            the link takes.
-        selector: how blocks are chosen: "blocks" (largest), "threshold" (the paper's), "random".
-        block: elements that are chosen and sent together, 16, 32 or 64: larger ones cost fewer bytes for ids
-            and for the steps of codes, and choose less finely.
+            left out goes with a later iteration. "auto", the default of "local": signs, or 8 bits where the
+            link carries that.
+        selector: how blocks are chosen: "blocks" (largest, the default), "threshold" (the paper's), "random".
+        block: elements that are chosen and sent together, 16 (the default), 32 or 64: larger ones cost fewer
+            bytes for ids and for the steps of codes, and choose less finely.
         bucket_mib: unit of pipelining, in MiB of fp32.
         threads: CPU threads of the engine; 0: one per core, at most 4.
         step_timeout: seconds that a connected member may contribute nothing, or let the others wait in
@@ -121,7 +122,8 @@ class Run:
             and has not told, that is hidden from its own model with each round, and told all the same. None:
             as much as pays (docs/rules.md).
 
-        density, staleness, selector and block are for "sparse"; bucket_mib is the first fragment of "local".
+        density, staleness, selector and block are for "sparse", max_drift and pull for "local";
+        bucket_mib is the first fragment of "local".
 
         Raises Error("mismatch") that names the first parameter, buffer or setting in which members differ,
         Error("invalid_argument") for options or optimizers that are not supported.
@@ -141,6 +143,8 @@ class Run:
         options.threads = tuned("threads", int, threads)
         options.step_timeout_seconds = tuned("step_timeout", float, step_timeout)
         options.max_drift_seconds = tuned("max_drift", float, max_drift)
+        if rule == "local":
+            _refuse_options_of_sparse(density=density, staleness=staleness, selector=selector, block=block)
         if pull is not None or os.environ.get("STELLA_PULL"):
             options.pull = tuned("pull", float, pull)
         if options.pull and (rule != "local" or options.wire not in ("auto", "signs")):
@@ -160,8 +164,8 @@ class Run:
         alone = self.world_size == 1
         options.density = tuned("density", float, (1.0 if alone else 0.01) if density is None else density)
         options.staleness = tuned("staleness", int, (0 if alone else 1) if staleness is None else staleness)
-        options.selector = tuned("selector", str, selector)
-        options.block = tuned("block", int, block)
+        options.selector = tuned("selector", str, "blocks" if selector is None else selector)
+        options.block = tuned("block", int, 16 if block is None else block)
         kind = kind_of(optimizer)
         bridges, specs = _parameters(model, optimizer)
         _refuse_max_norm(model)
@@ -188,7 +192,7 @@ class Run:
                 raise error(
                     "invalid_argument",
                     f"parameter '{spec.name}' is {spec.dtype}; rule='local' needs float32 parameters "
-                    "(torch.autocast computes in 16 bits with them)",
+                    "(torch.autocast computes in 16 bits with them); rule='sparse' takes 16-bit parameters",
                 )
         engine = self._start(model, bridges, specs, [], options)
         self.model, self.optimizer = model, LocalOptimizer(optimizer, engine, bridges)
@@ -369,6 +373,20 @@ def _session_options(who: Membership) -> _core.SessionOptions:
     options.join_timeout_seconds = who.join_timeout
     options.peer_timeout_seconds = who.peer_timeout
     return options
+
+
+def _refuse_options_of_sparse(**given: object) -> None:
+    for name, value in given.items():
+        variable = f"STELLA_{name.upper()}"
+        if os.environ.get(variable):
+            said, code = f"{variable} is '{os.environ[variable]}'", "configuration"
+        elif value is not None:
+            said, code = f"{name} is {value!r}", "invalid_argument"
+        else:
+            continue
+        raise error(
+            code, f"{said}, which is for rule='sparse'; the rule here is 'local' (argument or STELLA_RULE)"
+        )
 
 
 def _check_model(model: Any) -> None:

@@ -30,7 +30,7 @@ def started(run: Run, net: torch.nn.Module, optimizer: str | Callable = "adamw",
     """The distributed optimizer, and this member's batches."""
     make = optimizer if callable(optimizer) else OPTIMIZERS[optimizer]
     options = {"density": 0.05, "staleness": 1, "bucket_mib": SMALL_BUCKETS} | options
-    _, distributed = run.distribute(net, make(net), **options)
+    _, distributed = run.distribute(net, make(net), **options, rule="sparse")
     rows = slice(4 * run.rank, 4 * run.rank + 4)
     return distributed, [(x[rows], y[rows]) for x, y in vectors(BEFORE + AFTER, 16)]
 
@@ -128,7 +128,9 @@ def both(net: torch.nn.Module, criterion: torch.nn.Module) -> torch.optim.Optimi
 def with_criterion(run: Run, parts: tuple, batches: list, directory: Path | None, **options):
     """Trains, and saves or loads in the middle. What must be equal: what torch sees of the criterion too."""
     net, criterion = parts
-    _, optimizer = run.distribute(net, both(net, criterion), bucket_mib=SMALL_BUCKETS, **options)
+    _, optimizer = run.distribute(
+        net, both(net, criterion), bucket_mib=SMALL_BUCKETS, **options, rule="sparse"
+    )
 
     def train(batches: list) -> list[float]:
         losses = []

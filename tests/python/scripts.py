@@ -16,7 +16,7 @@ import stellatrain as stella
 torch.set_num_threads(1)
 stella.init()
 net = torch.nn.Linear(4, 2)
-net, optimizer = stella.distribute(net, torch.optim.SGD(net.parameters(), lr=0.1), density=0.5)
+net, optimizer = stella.distribute(net, torch.optim.SGD(net.parameters(), lr=0.1), density=0.5, rule="sparse")
 for step in range(3):
     net(torch.ones(3, 4)).sum().backward()
     optimizer.step()

@@ -276,7 +276,7 @@ def test_a_gradient_that_is_not_finite_is_named_and_the_run_goes_on_without_it(
 ) -> None:
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, sgd(net), density=1, staleness=staleness)
+        _, optimizer = run.distribute(net, sgd(net), density=1, staleness=staleness, rule="sparse")
         failures = []
         for number, batch in enumerate(vectors(6, 4)):
             optimizer.zero_grad()
@@ -332,7 +332,7 @@ def test_members_that_differ_are_told_the_first_difference_on_both_sides(
         optimizer = mine.pop("optimizer", adamw)(net)
         if "lr" in mine:
             optimizer.param_groups[0]["lr"] = mine.pop("lr")
-        run.distribute(net, optimizer, **mine)
+        run.distribute(net, optimizer, **mine, rule="sparse")
 
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
@@ -376,7 +376,7 @@ def test_members_that_differ_in_what_is_not_trained_are_told_the_first_differenc
 ) -> None:
     def member(run: Run) -> None:
         net = models[run.rank]()
-        run.distribute(net, sgd(net))
+        run.distribute(net, sgd(net), rule="sparse")
 
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
@@ -394,7 +394,7 @@ def test_members_may_choose_their_own_density_wire_and_selector() -> None:
 
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, adamw(net), **own[run.rank])
+        _, optimizer = run.distribute(net, adamw(net), **own[run.rank], rule="sparse")
         for batch in vectors(8, 4):
             loss_of(net, batch).backward()
             optimizer.step()
@@ -423,7 +423,7 @@ def test_a_rank_that_no_member_has_is_told() -> None:
 def test_numbers_out_of_bounds_are_quoted_with_the_digits_that_count() -> None:
     def member(run: Run) -> None:
         net = mlp()
-        _, optimizer = run.distribute(net, sgd(net))
+        _, optimizer = run.distribute(net, sgd(net), rule="sparse")
         with pytest.raises(Error, match=re.escape("samples is 1e-12; it must be 0, or lie between")):
             optimizer.step(samples=1e-12)
         with pytest.raises(Error, match=re.escape("density is -1e-07; it must be above 0 and at most 1")):
@@ -438,7 +438,7 @@ def test_numbers_out_of_bounds_are_quoted_with_the_digits_that_count() -> None:
 def test_a_density_that_is_no_number_is_named(density: Any) -> None:
     def member(run: Run) -> None:
         net = mlp()
-        _, optimizer = run.distribute(net, sgd(net))
+        _, optimizer = run.distribute(net, sgd(net), rule="sparse")
         with pytest.raises(
             Error, match=re.escape(f"density is {density!r}; it must be one number")
         ) as failure:

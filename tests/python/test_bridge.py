@@ -21,7 +21,7 @@ def trained(gradient: Callable[[], torch.Tensor], run: Run | None) -> list[float
     torch.nn.init.ones_(net.weight)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, weight_decay=0.5)
     if run is not None:
-        optimizer = run.distribute(net, optimizer, **EXACT)[1]
+        optimizer = run.distribute(net, optimizer, **EXACT, rule="sparse")[1]
     for _ in range(2):
         net.weight.grad = gradient()
         optimizer.step()
@@ -49,7 +49,7 @@ def test_gradients_count_as_what_torch_reads_in_them(gradient: Callable[[], torc
 def test_the_gradient_through_a_conjugate_has_the_sign_that_torch_gives_it() -> None:
     def member(run: Run) -> float:
         net = torch.nn.ParameterDict({"re": torch.ones(1), "im": torch.ones(1)})
-        optimizer = run.distribute(net, torch.optim.SGD(net.parameters(), lr=0.1), **EXACT)[1]
+        optimizer = run.distribute(net, torch.optim.SGD(net.parameters(), lr=0.1), **EXACT, rule="sparse")[1]
         (torch.complex(net["re"], net["im"]).conj() * (1 + 1j)).imag.sum().backward()
         optimizer.step()
         run.session.leave()
@@ -66,7 +66,7 @@ def test_a_parameter_of_another_size_than_at_distribute_is_refused_by_name(
 ) -> None:
     def member(run: Run) -> str:
         net = mlp().to(dtype)
-        optimizer = run.distribute(net, sgd(net), **EXACT)[1]
+        optimizer = run.distribute(net, sgd(net), **EXACT, rule="sparse")[1]
         inputs, targets = vectors(1, 4)[0]
         loss_of(net, (inputs.to(dtype), targets)).backward()
         net[2].weight.data = torch.zeros(shape, dtype=dtype)
@@ -104,7 +104,7 @@ def test_under_the_local_rule_such_a_parameter_is_refused_too_and_not_written() 
 def test_a_parameter_may_be_given_another_shape_of_the_same_size(dtype: torch.dtype) -> None:
     def member(run: Run) -> bool:
         net = mlp().to(dtype)
-        optimizer = run.distribute(net, sgd(net), **EXACT)[1]
+        optimizer = run.distribute(net, sgd(net), **EXACT, rule="sparse")[1]
         weight = net[2].weight
         weight.data = weight.data.reshape(149, 5)
         before = weight.detach().clone()
@@ -122,7 +122,7 @@ def test_losses_that_were_computed_before_a_step_may_go_backward_after_it(dtype:
 
     def member(run: Run) -> bool:
         net = torch.nn.ModuleList([mlp(), mlp()]).to(dtype)
-        optimizer = run.distribute(net, sgd(net), **EXACT)[1]
+        optimizer = run.distribute(net, sgd(net), **EXACT, rule="sparse")[1]
         inputs, targets = vectors(1, 4)[0]
         for loss in [loss_of(part, (inputs.to(dtype), targets)) for part in net]:
             optimizer.zero_grad()
@@ -139,7 +139,9 @@ def test_what_the_script_has_as_default_device_changes_nothing_on_the_host(tmp_p
 
     def member(run: Run) -> list[float]:
         net = mlp().to(torch.bfloat16)  # needs host copies
-        optimizer = run.distribute(net, torch.optim.AdamW(net.parameters(), amsgrad=True), **EXACT)[1]
+        optimizer = run.distribute(
+            net, torch.optim.AdamW(net.parameters(), amsgrad=True), **EXACT, rule="sparse"
+        )[1]
         for inputs, targets in vectors(2, 4):
             optimizer.zero_grad()
             loss_of(net, (inputs.to(torch.bfloat16), targets)).backward()
@@ -164,7 +166,9 @@ def test_momentum_that_only_a_part_of_a_tensor_has_is_made_whole_by_load_state_d
     def member(run: Run) -> int:
         net = torch.nn.Linear(64, 32, bias=False)  # 8 KiB: two buckets
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-        optimizer = run.distribute(net, optimizer, density=0.05, staleness=0, bucket_mib=SMALL_BUCKETS)[1]
+        optimizer = run.distribute(
+            net, optimizer, density=0.05, staleness=0, bucket_mib=SMALL_BUCKETS, rule="sparse"
+        )[1]
         optimizer.param_groups[0]["momentum"] = 0.9
         net.weight.grad = torch.zeros_like(net.weight)
         net.weight.grad[0] = 1

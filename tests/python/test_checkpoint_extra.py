@@ -77,7 +77,7 @@ def rates(scheduler: Any, optimizer: torch.optim.Optimizer, steps: range) -> lis
 def test_a_resumed_scheduler_goes_on_as_one_that_never_stopped(tmp_path: Path, name: str) -> None:
     def started(run: Run) -> tuple[Any, torch.optim.Optimizer]:
         net = mlp()
-        _, optimizer = run.distribute(net, sgd(net))
+        _, optimizer = run.distribute(net, sgd(net), rule="sparse")
         return SCHEDULERS[name](optimizer), optimizer
 
     def save(run: Run) -> list[float]:

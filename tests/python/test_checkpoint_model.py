@@ -199,7 +199,7 @@ def test_what_cannot_be_put_back_yet_is_told_at_the_save(tmp_path: Path) -> None
 
     def member(run: Run):
         net = nets[run.rank]
-        optimizer = run.distribute(net, adamw(net), density=1, staleness=1)[1]
+        optimizer = run.distribute(net, adamw(net), density=1, staleness=1, rule="sparse")[1]
         plain_loop(net, optimizer, vectors(2, 4))
         with torch.no_grad():
             net[0].weight[0, 0] += run.rank

@@ -22,7 +22,7 @@ from bench.convergence.tasks.vit import ViT
 from bench.convergence.training import train
 from torch import nn
 
-RUN = Configuration("synthetic", "local", 0.05, lr=0.02, seed=0, members=3, steps=40)
+RUN = Configuration("synthetic", "local:bits=1,part=1", 0.05, lr=0.02, seed=0, members=3, steps=40)
 CELL = Cell("synthetic", "local", 0.05, members=3, steps=40)
 
 

@@ -29,7 +29,7 @@ def trained(
 ) -> torch.Tensor:
     """The parameters as `call` shows or leaves them, after steps, an edit and one more step."""
     dtype = net[0].weight.dtype
-    optimizer = run.distribute(net, adamw(net), **settings)[1]
+    optimizer = run.distribute(net, adamw(net), **settings, rule="sparse")[1]
 
     def step() -> None:
         optimizer.zero_grad()
@@ -80,7 +80,7 @@ def test_what_somebody_changed_is_put_back(
 def test_a_checkpoint_that_is_loaded_after_an_edit_is_the_one_that_was_saved(tmp_path: Path) -> None:
     def member(run: Run) -> bool:
         net = mlp()
-        optimizer = run.distribute(net, sgd(net), **SPARSE | {"staleness": 0})[1]
+        optimizer = run.distribute(net, sgd(net), **SPARSE | {"staleness": 0}, rule="sparse")[1]
         repeated(net, optimizer, 4)
         before = flat(net)
         filled(net, 7.0 + run.rank)
@@ -99,7 +99,7 @@ def test_an_embedding_with_max_norm_is_refused(kind: type, frozen: bool) -> None
     def member(run: Run) -> None:
         net = torch.nn.ModuleDict({"words": kind(9, 4, max_norm=1.0), "out": torch.nn.Linear(4, 1)})
         net["words"].weight.requires_grad_(not frozen)
-        run.distribute(net, sgd(net), **EXACT)
+        run.distribute(net, sgd(net), **EXACT, rule="sparse")
 
     (failure,) = outcomes_of_members(1, member)
     assert isinstance(failure, Error)
@@ -110,7 +110,7 @@ def test_an_embedding_with_max_norm_is_refused(kind: type, frozen: bool) -> None
 def test_an_edit_right_before_a_save_stays_only_where_the_last_step_has_yet_to_write(tmp_path: Path) -> None:
     def member(run: Run) -> tuple[int, bool, torch.Tensor]:
         net = nets[run.rank]
-        optimizer = run.distribute(net, adamw(net), **SPARSE)[1]
+        optimizer = run.distribute(net, adamw(net), **SPARSE, rule="sparse")[1]
         repeated(net, optimizer, 4)
         filled(net, 7.0)
         run.save(tmp_path)
@@ -129,7 +129,7 @@ def test_an_edit_right_before_a_save_stays_only_where_the_last_step_has_yet_to_w
 def test_a_parameter_of_another_size_on_one_member_ends_save_on_all_at_once(tmp_path: Path) -> None:
     def member(run: Run) -> None:
         net = mlp()
-        run.distribute(net, sgd(net), **EXACT)
+        run.distribute(net, sgd(net), **EXACT, rule="sparse")
         if run.rank == 1:
             net[2].weight.data = torch.zeros(3)
         run.save(tmp_path)
@@ -156,7 +156,7 @@ def test_a_frozen_parameter_in_no_optimizer_is_none() -> None:
     def member(run: Run) -> None:
         net = mlp()
         net[2].requires_grad_(False)
-        run.distribute(net, torch.optim.SGD(net[0].parameters(), lr=0.1))
+        run.distribute(net, torch.optim.SGD(net[0].parameters(), lr=0.1), rule="sparse")
         run.finish()
 
     with warnings.catch_warnings():

@@ -197,7 +197,7 @@ def test_a_number_that_makes_no_sense_is_an_error_that_names_the_variable(
 ) -> None:
     def member(run: Run) -> None:
         net = mlp()
-        run.distribute(net, adamw(net))
+        run.distribute(net, adamw(net), rule="sparse")
 
     variable = f"STELLA_{option.upper()}"
     monkeypatch.setenv(variable, text)
@@ -213,7 +213,7 @@ def test_the_wire_of_the_other_rule_is_refused_before_any_member_waits(
 ) -> None:
     def member(run: Run) -> None:
         net = mlp()
-        run.distribute(net, adamw(net), wire=None if variable else "auto")
+        run.distribute(net, adamw(net), wire=None if variable else "auto", rule="sparse")
 
     if variable:
         monkeypatch.setenv("STELLA_WIRE", "auto")
@@ -255,7 +255,7 @@ def test_the_engine_takes_all_that_a_variable_may_be(
 def test_the_environment_tunes_a_script_that_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     def member(run: Run) -> float:
         net = mlp()
-        _, optimizer = run.distribute(net, adamw(net), density=0.01)
+        _, optimizer = run.distribute(net, adamw(net), density=0.01, rule="sparse")
         net(torch.ones(4, 13)).sum().backward()
         optimizer.step()
         optimizer.digest()  # waits for what is under way

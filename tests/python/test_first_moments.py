@@ -41,7 +41,7 @@ def test_first_moments_travel_in_few_broadcasts(
 
     def member(run: Run):
         net = mlp()
-        optimizer = run.distribute(net, adamw(net), **EXACT)[1]
+        optimizer = run.distribute(net, adamw(net), **EXACT, rule="sparse")[1]
         for name, index, _, begin, _, values in optimizer_state.slices(optimizer.engine):
             if name != "weights":
                 values.fill_(100 * run.rank + 10 * index + begin + len(name))
@@ -85,7 +85,7 @@ def test_first_moments_travel_in_few_broadcasts(
 def test_a_list_of_moments_that_cannot_be_is_an_error_that_names_the_member(heard: bytes) -> None:
     def member(run: Run):
         net = mlp()
-        optimizer = run.distribute(net, adamw(net), **EXACT)[1]
+        optimizer = run.distribute(net, adamw(net), **EXACT, rule="sparse")[1]
         optimizer_state.share_state(Recorded(run.session, heard), optimizer.engine)
 
     (failure,) = outcomes_of_members(1, member)

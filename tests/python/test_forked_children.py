@@ -77,7 +77,7 @@ import stellatrain as stella
 
 run = stella.Run()
 net = torch.nn.Linear(4, 2)
-_, optimizer = run.distribute(net, torch.optim.SGD(net.parameters(), lr=0.1))
+_, optimizer = run.distribute(net, torch.optim.SGD(net.parameters(), lr=0.1), rule="sparse")
 del run
 gc.collect()
 child = os.fork()
@@ -99,7 +99,7 @@ import stellatrain as stella
 
 run = stella.Run()
 net = torch.nn.Linear(4, 2)
-_, optimizer = run.distribute(net, torch.optim.SGD(net.parameters(), lr=0.1))
+_, optimizer = run.distribute(net, torch.optim.SGD(net.parameters(), lr=0.1), rule="sparse")
 kept = {kept}
 run.close("the script failed")
 del run, optimizer

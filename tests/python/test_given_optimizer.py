@@ -20,7 +20,7 @@ def test_the_optimizer_that_was_given_steps_no_more_until_the_run_is_over() -> N
     def member(run: Run) -> list[Error]:
         net = nets[run.rank]
         given = adamw(net)
-        _, optimizer = run.distribute(net, given, **EXACT)
+        _, optimizer = run.distribute(net, given, **EXACT, rule="sparse")
         loss_of(net, vectors(1, 4)[0]).backward()
         before = [parameter.detach().clone() for parameter in net.parameters()]
         with pytest.raises(Error, match="use the one that it returned: model, optimizer = ") as failure:
@@ -44,14 +44,14 @@ def test_the_optimizer_that_was_given_steps_again_where_distribute_failed_or_the
 
     def fails(run: Run) -> None:
         given.state[net[0].weight] = {"exp_avg": torch.zeros(3)}
-        run.distribute(net, given)
+        run.distribute(net, given, rule="sparse")
 
     (failure,) = outcomes_of_members(1, fails)
     assert isinstance(failure, Error)
     given.state.clear()
     given.step()
     run = Run(Membership())
-    run.distribute(net, given)
+    run.distribute(net, given, rule="sparse")
     with pytest.raises(Error, match="use the one that it returned"):
         given.step()
     del run
@@ -75,7 +75,7 @@ def test_the_optimizer_that_was_given_steps_again_where_the_end_of_distribute_fa
 
     def member(run: Run) -> None:
         with pytest.raises(Error, match="the others are gone"):
-            run.distribute(net, given)
+            run.distribute(net, given, rule="sparse")
         before = flat(net)
         given.step()
         assert not torch.equal(before, flat(net))

@@ -114,7 +114,7 @@ def test_members_with_unequal_numbers_of_batches_train_epoch_after_epoch(
 
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, adamw(net), **options)
+        _, optimizer = run.distribute(net, adamw(net), **options, rule="sparse")
         loader = DataLoader(dataset(samples), batch[run.rank], shuffle=True, run=run)
         ends = []
         for _ in range(3):
@@ -144,7 +144,7 @@ def test_accumulation_that_steps_at_the_last_batch_keeps_uneven_members_together
 
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, adamw(net), **SPARSE)
+        _, optimizer = run.distribute(net, adamw(net), **SPARSE, rule="sparse")
         loader = DataLoader(dataset(16), [1, 4][run.rank], run=run)
         assert len(loader) == [8, 2][run.rank]
         ends = []
@@ -165,7 +165,7 @@ def test_a_member_that_never_steps_in_an_uneven_epoch_lets_the_others_wait() -> 
 
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, adamw(net), **SPARSE)
+        _, optimizer = run.distribute(net, adamw(net), **SPARSE, rule="sparse")
         loader = DataLoader(dataset(16), [1, 4][run.rank], run=run)
         accumulate_an_epoch(net, optimizer, loader, 4, at_the_end=False)
         iteration, before_the_other = optimizer.iteration, not seen.is_set()
@@ -186,7 +186,7 @@ def test_a_member_that_saves_without_a_step_in_an_uneven_epoch_ends_the_run(tmp_
 
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, adamw(net), **SPARSE)
+        _, optimizer = run.distribute(net, adamw(net), **SPARSE, rule="sparse")
         loader = DataLoader(dataset(16), [1, 4][run.rank], run=run)
         accumulate_an_epoch(net, optimizer, loader, 4, at_the_end=False)
         run.save(tmp_path)
@@ -201,7 +201,7 @@ def test_a_mean_while_another_member_is_at_the_end_of_its_epoch_ends_the_run() -
 
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, adamw(net), **SPARSE)
+        _, optimizer = run.distribute(net, adamw(net), **SPARSE, rule="sparse")
         for batch in DataLoader(dataset(16), [4, 1][run.rank], run=run):
             loss_of(net, batch).backward()
             optimizer.step()
@@ -218,7 +218,7 @@ def test_a_loop_that_is_broken_off_neither_waits_nor_counts_as_an_epoch() -> Non
 
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, adamw(net), **SPARSE)
+        _, optimizer = run.distribute(net, adamw(net), **SPARSE, rule="sparse")
         loader = DataLoader(dataset(16), [1, 4][run.rank], run=run)
         for batch in loader:
             loss_of(net, batch).backward()
@@ -237,7 +237,7 @@ def test_an_epoch_over_members_is_an_epoch_of_plain_torch_on_the_union_batches()
 
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, sgd(net), **EXACT)
+        _, optimizer = run.distribute(net, sgd(net), **EXACT, rule="sparse")
         train_an_epoch(net, optimizer, DataLoader(data, 4, run=run))
         run.finish()
         return flat(net)
@@ -259,7 +259,7 @@ def test_an_evaluation_loader_waits_for_nobody() -> None:
 
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, adamw(net), **SPARSE)
+        _, optimizer = run.distribute(net, adamw(net), **SPARSE, rule="sparse")
         evaluation = DataLoader(dataset(9), 2, training=False, run=run)
         seen = 0
         for number, batch in enumerate(DataLoader(dataset(20), 2, run=run)):
@@ -280,7 +280,7 @@ def test_an_evaluation_loader_waits_for_nobody() -> None:
 def test_a_training_loader_that_is_only_looked_at_waits_for_nobody() -> None:
     def member(run: Run):
         net = mlp()
-        run.distribute(net, adamw(net))
+        run.distribute(net, adamw(net), rule="sparse")
         loader = DataLoader(dataset(5), 2, run=run)
         seen = sum(len(x) for x, _ in loader) if run.rank == 0 else 0
         run.finish()
@@ -310,7 +310,7 @@ def test_training_goes_on_beside_worker_processes() -> None:
 
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, adamw(net), **SPARSE)
+        _, optimizer = run.distribute(net, adamw(net), **SPARSE, rule="sparse")
         loader = DataLoader(dataset(18), 2, run=run, num_workers=1)
         for _ in range(2):
             train_an_epoch(net, optimizer, loader)

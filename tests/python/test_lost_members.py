@@ -37,7 +37,7 @@ def train_for_ever(who: Membership, report: Connection, pause: float, forks: boo
     try:
         with Run(who) as run:
             net = mlp()
-            _, optimizer = run.distribute(net, adamw(net), density=0.1)
+            _, optimizer = run.distribute(net, adamw(net), density=0.1, rule="sparse")
             step = 0
             while True:
                 for batch in vectors(5, 4):
@@ -272,7 +272,7 @@ import stellatrain as stella
 
 stella.init()
 net = torch.nn.Linear(4, 2)
-net, optimizer = stella.distribute(net, torch.optim.SGD(net.parameters(), lr=0.1))
+net, optimizer = stella.distribute(net, torch.optim.SGD(net.parameters(), lr=0.1), rule="sparse")
 if {saves}:
     net(torch.ones(3, 4)).sum().backward()
     optimizer.step()

@@ -140,7 +140,7 @@ def test_a_scheduler_that_follows_it_steps_alike_with_exchanges_under_way() -> N
 
     def member(run: Run) -> tuple:
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, sgd(net), **SPARSE)
+        _, optimizer = run.distribute(net, sgd(net), **SPARSE, rule="sparse")
         scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=0, factor=0.5)
         for step, batch in enumerate(vectors(12, 4)):
             optimizer.zero_grad()

@@ -17,7 +17,7 @@ from stellatrain.run import Run
 def test_frozen_parameters_stay_and_start_as_member_0s() -> None:
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, adamw(net), **EXACT)
+        _, optimizer = run.distribute(net, adamw(net), **EXACT, rule="sparse")
         plain_loop(net, optimizer, vectors(5, 4))
         run.finish()
         return net
@@ -44,7 +44,7 @@ def test_a_parameter_unfrozen_after_distribute_is_an_error_that_says_so() -> Non
     def member(run: Run):
         net = mlp()
         net[0].weight.requires_grad_(False)
-        _, optimizer = run.distribute(net, adamw(net))
+        _, optimizer = run.distribute(net, adamw(net), rule="sparse")
         net[0].weight.requires_grad_(True)
         plain_loop(net, optimizer, vectors(1, 4))
 
@@ -56,7 +56,7 @@ def test_a_parameter_unfrozen_after_distribute_is_an_error_that_says_so() -> Non
 def test_a_model_whose_parameters_are_all_frozen_is_an_error_that_says_so() -> None:
     def member(run: Run):
         net = mlp().requires_grad_(False)
-        run.distribute(net, adamw(net))
+        run.distribute(net, adamw(net), rule="sparse")
 
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
@@ -98,7 +98,7 @@ def test_a_parameter_that_one_member_does_not_use_gets_the_others_gradient() -> 
     def member(run: Run):
         net = nets[run.rank]
         net.choice = run.rank
-        _, optimizer = run.distribute(net, adamw(net), **EXACT)
+        _, optimizer = run.distribute(net, adamw(net), **EXACT, rule="sparse")
         plain_loop(net, optimizer, training.share(run.rank))
         run.finish()
         return flat(net)
@@ -171,7 +171,7 @@ def test_of_an_embedding_only_rows_that_were_touched_are_sent(sparse: bool) -> N
     def member(run: Run):
         net = nets[run.rank]
         _, optimizer = run.distribute(
-            net, torch.optim.Adam(net.parameters(), lr=0.01), density=0.3, staleness=0
+            net, torch.optim.Adam(net.parameters(), lr=0.01), density=0.3, staleness=0, rule="sparse"
         )
         plain_loop(net, optimizer, sentences(20, 8))
         counts = optimizer.state_dict()["state"][0]["block_steps"]  # a row is a block
@@ -196,7 +196,7 @@ def test_batch_norm_buffers_start_as_member_0s_are_local_in_between_and_averaged
     def member(run: Run):
         net = nets[run.rank]
         norm = net[1]
-        _, optimizer = run.distribute(net, adamw(net), **EXACT)
+        _, optimizer = run.distribute(net, adamw(net), **EXACT, rule="sparse")
         start = norm.running_mean.clone(), norm.num_batches_tracked.clone()
         steps = 3
         plain_loop(net, optimizer, training.share(run.rank)[:steps])
@@ -221,7 +221,7 @@ def test_batch_norm_buffers_start_as_member_0s_are_local_in_between_and_averaged
 def test_what_a_batch_with_nan_spoilt_on_one_member_is_left_out_of_the_average_with_a_warning() -> None:
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, adamw(net), **EXACT)
+        _, optimizer = run.distribute(net, adamw(net), **EXACT, rule="sparse")
         plain_loop(net, optimizer, vectors(1, 4))
         if run.rank == 1:
             net[1].running_mean[3] = float("nan")
@@ -253,7 +253,7 @@ def test_what_a_batch_with_nan_spoilt_on_one_member_is_left_out_of_the_average_w
 def test_integer_and_bool_buffers_end_as_member_0s() -> None:
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, adamw(net), **EXACT)
+        _, optimizer = run.distribute(net, adamw(net), **EXACT, rule="sparse")
         net.count += run.rank + 1
         net.mask[run.rank] = True
         plain_loop(net, optimizer, vectors(1, 4))
@@ -283,7 +283,7 @@ def test_buffers_that_differ_by_now_are_named_and_the_run_goes_on(call: str, tmp
 
     def member(run: Run) -> torch.Tensor:
         net = torch.nn.Sequential(torch.nn.Linear(4, 9), torch.nn.BatchNorm1d(9))
-        run.distribute(net, adamw(net))
+        run.distribute(net, adamw(net), rule="sparse")
         net[1].running_mean.fill_(run.rank)
         for casts in ([torch.float16, torch.bfloat16], [torch.float32, torch.int32]):
             net[1].running_mean = net[1].running_mean.to(casts[run.rank])
@@ -305,7 +305,7 @@ def test_a_buffer_larger_than_one_control_message_is_averaged() -> None:
     def member(run: Run):
         net = mlp()
         net.register_buffer("large", torch.full((5_000_000,), 1.0))
-        _, optimizer = run.distribute(net, adamw(net), **EXACT)
+        _, optimizer = run.distribute(net, adamw(net), **EXACT, rule="sparse")
         net.large += 2 * run.rank
         plain_loop(net, optimizer, vectors(1, 4))
         run.finish()
@@ -371,7 +371,7 @@ def test_double_parameters_follow_fp32_weights() -> None:
 def test_complex_parameters_are_refused_by_their_type() -> None:
     def member(run: Run):
         net = torch.nn.ParameterList([torch.nn.Parameter(torch.zeros(3, dtype=torch.complex64))])
-        run.distribute(net, torch.optim.SGD(net.parameters(), lr=0.1))
+        run.distribute(net, torch.optim.SGD(net.parameters(), lr=0.1), rule="sparse")
 
     (failure,) = outcomes_of_members(1, member)
     assert isinstance(failure, Error)
@@ -388,7 +388,7 @@ def test_complex_parameters_are_refused_by_their_type() -> None:
 )
 def test_a_model_without_values_is_refused(model: Any, sentence: str) -> None:
     def member(run: Run):
-        run.distribute(model, adamw(mlp()))
+        run.distribute(model, adamw(mlp()), rule="sparse")
 
     (failure,) = outcomes_of_members(1, member)
     assert isinstance(failure, Error)

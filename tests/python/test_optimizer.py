@@ -34,7 +34,7 @@ def torch_for(steps: int, name: str, batches):
 
 
 def distributed(run: Run, net: torch.nn.Module, optimizer: torch.optim.Optimizer, **options):
-    return run.distribute(net, optimizer, **(EXACT | options))[1]
+    return run.distribute(net, optimizer, **(EXACT | options), rule="sparse")[1]
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -300,13 +300,33 @@ class MyAdam(torch.optim.Adam):
 def test_other_optimizers_are_refused_naming_the_supported_ones(kind: type) -> None:
     def member(run: Run):
         net = mlp()
-        run.distribute(net, kind(net.parameters(), lr=0.1))
+        run.distribute(net, kind(net.parameters(), lr=0.1), rule="sparse")
 
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
         assert failure.code == "invalid_argument"
         assert kind.__qualname__ in str(failure)
         assert "torch.optim.SGD, torch.optim.Adam and torch.optim.AdamW; rule='local'" in str(failure)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("density", 0.5), ("staleness", 0), ("selector", "random"), ("block", 32)]
+)
+def test_options_of_sparse_are_refused_under_local(
+    option: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusal(**options: object) -> str:
+        def member(run: Run):
+            net = mlp()
+            run.distribute(net, adamw(net), **options)
+
+        (failure,) = outcomes_of_members(1, member)
+        return str(failure)
+
+    behind = ", which is for rule='sparse'; the rule here is 'local' (argument or STELLA_RULE)"
+    assert refusal(**{option: value}).endswith(f"{option} is {value!r}{behind}")
+    monkeypatch.setenv(f"STELLA_{option.upper()}", str(value))
+    assert refusal().endswith(f"STELLA_{option.upper()} is '{value}'{behind}")
 
 
 @pytest.mark.parametrize(("rule", "wire"), [("sparse", "signs"), ("local", "int1")])
@@ -346,7 +366,7 @@ def test_pull_is_refused_where_it_means_nothing(rule: str, wire: str) -> None:
 def test_nonsense_options_are_refused_naming_them(option: str, value: object, sentence: str) -> None:
     def member(run: Run):
         net = mlp()
-        run.distribute(net, adamw(net), **{option: value})
+        run.distribute(net, adamw(net), **({"rule": "sparse"} | {option: value}))
 
     (failure,) = outcomes_of_members(1, member)
     assert isinstance(failure, Error)
@@ -358,7 +378,7 @@ def test_one_member_alone_trains_as_torch_does_unless_it_is_told_otherwise() -> 
     """There is nobody to send to: its script serves the laptop too."""
 
     def member(run: Run) -> None:
-        _, optimizer = run.distribute(net, adamw(net), **options)
+        _, optimizer = run.distribute(net, adamw(net), **options, rule="sparse")
         plain_loop(net, optimizer, batches)
         run.finish()
 
@@ -375,7 +395,7 @@ def test_a_second_model_in_one_run_is_refused() -> None:
     def member(run: Run):
         for _ in range(2):
             net = mlp()
-            run.distribute(net, adamw(net))
+            run.distribute(net, adamw(net), rule="sparse")
 
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
@@ -385,8 +405,8 @@ def test_a_second_model_in_one_run_is_refused() -> None:
 def test_two_runs_in_one_process_train_two_models() -> None:
     first, second = mlp(), mlp()
     with Run(Membership()) as one, Run(Membership()) as two:
-        _, optimizer = one.distribute(first, sgd(first), **EXACT)
-        _, other = two.distribute(second, adamw(second), **SPARSE)
+        _, optimizer = one.distribute(first, sgd(first), **EXACT, rule="sparse")
+        _, other = two.distribute(second, adamw(second), **SPARSE, rule="sparse")
         for batch in vectors(5, 4):
             plain_loop(first, optimizer, [batch])
             plain_loop(second, other, [batch])
@@ -426,7 +446,7 @@ def test_after_finish_the_optimizer_still_tells_what_it_counted() -> None:
 
     def member(run: Run):
         net = nets[run.rank]
-        optimizer = run.distribute(net, adamw(net), **SPARSE)[1]
+        optimizer = run.distribute(net, adamw(net), **SPARSE, rule="sparse")[1]
         plain_loop(net, optimizer, vectors(4, 4))
         run.finish()
         assert optimizer.stats()["bytes_sent"] > 0
@@ -440,7 +460,7 @@ def test_after_finish_the_optimizer_still_tells_what_it_counted() -> None:
 
 
 def test_an_optimizer_of_another_model_is_refused() -> None:
-    (failure,) = outcomes_of_members(1, lambda run: run.distribute(mlp(), adamw(mlp())))
+    (failure,) = outcomes_of_members(1, lambda run: run.distribute(mlp(), adamw(mlp()), rule="sparse"))
     assert isinstance(failure, Error)
     assert failure.code == "invalid_argument"
     assert "holds no parameter of the model" in str(failure)
@@ -452,7 +472,7 @@ def test_the_functions_of_the_module_train_alone_without_any_environment() -> No
     try:
         assert (stellatrain.rank(), stellatrain.world_size()) == (0, 1)
         assert stellatrain.default_run().rank == 0
-        model, optimizer = stellatrain.distribute(net := mlp(), adamw(net))
+        model, optimizer = stellatrain.distribute(net := mlp(), adamw(net), rule="sparse")
         data = torch.utils.data.TensorDataset(*vectors(1, 12)[0])
         for batch in stellatrain.DataLoader(data, batch_size=4):
             loss_of(model, batch).backward()

@@ -26,7 +26,7 @@ def outcomes(script: Callable[[Run, Train, Path], None], directory: Path, stalen
 
     def member(run: Run) -> None:
         net = mlp()
-        _, optimizer = run.distribute(net, adamw(net), density=0.1, staleness=staleness)
+        _, optimizer = run.distribute(net, adamw(net), density=0.1, staleness=staleness, rule="sparse")
         script(run, lambda steps: train(net, optimizer, steps), directory)
         run.finish()
 

@@ -73,7 +73,7 @@ def test_selection_is_not_biased_by_position(selector: str) -> None:
     def member(run: Run):
         net = One(16 * 4000)
         options = {"density": 0.05, "staleness": 0, "selector": selector}
-        _, optimizer = run.distribute(net, sgd_of(net.weight), **options)
+        _, optimizer = run.distribute(net, sgd_of(net.weight), **options, rule="sparse")
         moved = torch.zeros(4000)
         generator = torch.Generator().manual_seed(11)
         for _ in range(40):
@@ -94,7 +94,7 @@ def test_embedding_gradients_send_only_touched_rows(selector: str) -> None:
     def member(run: Run):
         net = One(1000, 16)
         options = {"density": 0.1, "staleness": 0, "selector": selector}
-        _, optimizer = run.distribute(net, sgd_of(net.weight), **options)
+        _, optimizer = run.distribute(net, sgd_of(net.weight), **options, rule="sparse")
         gradient = torch.zeros(1000, 16)
         gradient[700:710] = 1
         for _ in range(5):
@@ -115,7 +115,7 @@ def test_the_last_block_counts_by_its_absolute_values_at_any_length(numel: int) 
 
     def member(run: Run):
         net = One(numel)
-        _, optimizer = run.distribute(net, sgd_of(net.weight), density=1e-6, staleness=0)
+        _, optimizer = run.distribute(net, sgd_of(net.weight), density=1e-6, staleness=0, rule="sparse")
         gradient = torch.full((numel,), 0.001)
         gradient[-tail:] = torch.tensor([5.0, -5.0]).repeat(8)[:tail]
         one_step(net, optimizer, gradient)
@@ -134,7 +134,9 @@ def test_what_is_not_sent_stays_in_the_residual_of_every_member(wire: str) -> No
     def member(run: Run):
         net = One(999)
         options = {"density": 0.1, "staleness": 1, "wire": wire}
-        _, optimizer = run.distribute(net, sgd_of(net.weight, lr=2.0), **options)  # undoes the mean over two
+        _, optimizer = run.distribute(
+            net, sgd_of(net.weight, lr=2.0), **options, rule="sparse"
+        )  # undoes the mean over two
         generator = torch.Generator().manual_seed(run.rank)
         produced = torch.zeros(999)
         for _ in range(10):
@@ -157,7 +159,9 @@ def test_weights_are_equal_bit_for_bit_on_three_and_more_members(world_size: int
 
     def member(run: Run):
         net = One(500)
-        _, optimizer = run.distribute(net, sgd_of(net.weight, lr=0.1), density=0.5, staleness=1)
+        _, optimizer = run.distribute(
+            net, sgd_of(net.weight, lr=0.1), density=0.5, staleness=1, rule="sparse"
+        )
         generator = torch.Generator().manual_seed(run.rank)
         for step in range(20):
             one_step(
@@ -179,7 +183,7 @@ def test_first_forwards_run_on_member_0s_weights() -> None:
 
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, adamw(net))
+        _, optimizer = run.distribute(net, adamw(net), rule="sparse")
         start = flat(net)
         plain_loop(net, optimizer, [])
         run.finish()
@@ -193,7 +197,7 @@ def test_first_forwards_run_on_member_0s_weights() -> None:
 def test_forward_without_backward_does_not_deadlock() -> None:
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, adamw(net))
+        _, optimizer = run.distribute(net, adamw(net), rule="sparse")
         for batch in vectors(4, 4):
             for _ in range(3 * run.rank):
                 loss_of(net, batch)
@@ -214,7 +218,7 @@ def test_bytes_follow_what_is_sent_not_the_size_of_the_model_or_the_number_of_me
 
     def member(run: Run):
         net = One(1_000_000)
-        _, optimizer = run.distribute(net, sgd_of(net.weight), density=0.001, staleness=0)
+        _, optimizer = run.distribute(net, sgd_of(net.weight), density=0.001, staleness=0, rule="sparse")
         generator = torch.Generator().manual_seed(run.rank)
         before = optimizer.stats()
         for _ in range(steps):
@@ -232,7 +236,7 @@ def test_bytes_follow_what_is_sent_not_the_size_of_the_model_or_the_number_of_me
 def test_an_iteration_without_gradients_sends_headers_only() -> None:
     def member(run: Run):
         net = One(100_000)
-        _, optimizer = run.distribute(net, sgd_of(net.weight), density=0.1, staleness=0)
+        _, optimizer = run.distribute(net, sgd_of(net.weight), density=0.1, staleness=0, rule="sparse")
         before = optimizer.stats()["bytes_sent"]
         for _ in range(10):
             optimizer.step()
@@ -251,7 +255,7 @@ def test_a_model_may_have_more_than_512_tensors() -> None:
 
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, adamw(net), density=1, staleness=0)
+        _, optimizer = run.distribute(net, adamw(net), density=1, staleness=0, rule="sparse")
         sum((parameter**2).sum() for parameter in net).backward()
         optimizer.step()
         run.finish()
@@ -275,7 +279,7 @@ def test_members_that_wait_neither_poll_nor_spin() -> None:
 
     def member(run: Run):
         net = One(100_000)
-        _, optimizer = run.distribute(net, sgd_of(net.weight))
+        _, optimizer = run.distribute(net, sgd_of(net.weight), rule="sparse")
         one_step(net, optimizer, torch.ones(100_000))
         run.session.all_gather("quiet", b"")
         seconds: list[tuple[int, float]] = []

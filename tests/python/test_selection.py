@@ -50,7 +50,9 @@ def test_selected_energy_of_real_gradients_is_that_of_exact_block_top_k(make, se
         net = make()
         gradients = torch.cat([blocks_of(p.grad) for p in net.parameters()])
         optimizer = torch.optim.SGD(net.parameters(), lr=0.0)
-        _, optimizer = run.distribute(net, optimizer, density=density, selector=selector, bucket_mib=32)
+        _, optimizer = run.distribute(
+            net, optimizer, density=density, selector=selector, bucket_mib=32, rule="sparse"
+        )
         optimizer.step()
         left = {}
         for name, index, _, _, _, array in optimizer.engine.state():

@@ -92,7 +92,7 @@ def test_steps_are_weighted_by_the_samples_that_are_passed() -> None:
 
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, sgd(net), **EXACT)
+        _, optimizer = run.distribute(net, sgd(net), **EXACT, rule="sparse")
         rows = slice(0, 1) if run.rank == 0 else slice(1, 4)
         for x, y in vectors(10, 4):
             optimizer.zero_grad()
@@ -142,7 +142,7 @@ def test_inf_on_one_member_skips_its_part_and_halves_only_its_scale(options: dic
 
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, sgd(net), **options)
+        _, optimizer = run.distribute(net, sgd(net), **options, rule="sparse")
         scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
         for step, batch in enumerate(training.share(run.rank)):
             optimizer.zero_grad()
@@ -181,7 +181,7 @@ def test_16_bit_parameters_follow_fp32_weights(dtype: torch.dtype) -> None:
     def member(run: Run):
         net = torch.nn.Linear(20, 1, bias=False).to(dtype)
         torch.nn.init.ones_(net.weight)
-        _, optimizer = run.distribute(net, torch.optim.SGD(net.parameters(), lr=tiny), **EXACT)
+        _, optimizer = run.distribute(net, torch.optim.SGD(net.parameters(), lr=tiny), **EXACT, rule="sparse")
         for _ in range(256):
             net.weight.grad = torch.ones_like(net.weight)
             optimizer.step()
@@ -238,7 +238,7 @@ def test_a_scheduler_made_before_distribute_is_followed_without_warnings(name: s
         net = nets[run.rank]
         mine = adamw(net)
         scheduler = SCHEDULERS[name](mine)
-        _, optimizer = run.distribute(net, mine, **EXACT)
+        _, optimizer = run.distribute(net, mine, **EXACT, rule="sparse")
         share = training.share(run.rank)
         loop(net, optimizer, scheduler, share[:6])
         optimizer.load_state_dict(optimizer.state_dict())
@@ -303,7 +303,7 @@ def test_members_may_evaluate_unequally_often() -> None:
 
     def member(run: Run):
         net = nets[run.rank]
-        _, optimizer = run.distribute(net, adamw(net), **SPARSE)
+        _, optimizer = run.distribute(net, adamw(net), **SPARSE, rule="sparse")
         for batch in vectors(6, 4):
             plain_loop(net, optimizer, [batch])
             if run.rank == 1:

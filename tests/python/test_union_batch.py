@@ -67,7 +67,7 @@ def test_equals_single_process_torch_on_the_union_batch(name: str, world_size: i
         net = nets[run.rank]
         if run.rank != 0:  # everybody must start from member 0's weights
             torch.nn.init.zeros_(net[0].weight)
-        _, optimizer = run.distribute(net, OPTIMIZERS[name](net), block=block, **EXACT)
+        _, optimizer = run.distribute(net, OPTIMIZERS[name](net), block=block, **EXACT, rule="sparse")
         for x, y in zip(*batches(world_size), strict=True):
             optimizer.zero_grad()
             torch.nn.functional.mse_loss(net(x[run.rank]), y[run.rank]).backward()

@@ -25,6 +25,7 @@ def trained(wires: list[str], block: int = 16) -> tuple[float, float]:
             wire=wires[run.rank],
             block=block,
             bucket_mib=SMALL_BUCKETS,
+            rule="sparse",
         )
         for _ in range(10):
             plain_loop(net, optimizer, BATCHES)

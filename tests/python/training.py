@@ -117,7 +117,7 @@ class Training:
 
         def member(run: Run) -> torch.nn.Module:
             net = nets[run.rank]
-            _, optimizer = run.distribute(net, self.optimizer(net), **(self.options | options))
+            _, optimizer = run.distribute(net, self.optimizer(net), **(self.options | options), rule="sparse")
             self.train(net, optimizer, self.share(run.rank))
             run.finish()
             return net
