@@ -18,7 +18,7 @@ Tensors = dict[str, torch.Tensor]
 SELECTOR = "selector."  # its name follows
 PARAMETER = "parameter."  # in the consensus file: what torch holds of a parameter that the model file lacks
 BUFFER = "buffer."  # in a member's file
-HIDDEN = "hidden"  # there too: an array that only an engine with `pull` has
+HIDDEN = "hidden"  # there too: an array that only an engine that may tell signs has
 EXTRA = "extra"  # there too: what the caller gave along, as JSON in bytes
 
 

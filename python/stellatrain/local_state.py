@@ -1,7 +1,7 @@
 """What one member has of its own under rule="local", as its file of a checkpoint holds it.
 
     own.<parameter>           its weights, fp32
-    hidden.<parameter>        the engine's: what it has learned beside them, if it hides some (pull)
+    hidden.<parameter>        the engine's: what it has learned beside them, if it may tell signs
     state.<key>.<parameter>   tensors of its optimizer's state
     state                     JSON: {"groups": its param_groups' numbers, "rest": {parameter: {key: value}}}
 

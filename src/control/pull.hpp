@@ -16,9 +16,11 @@ class Pull {
  public:
   static constexpr float kMost = 0.5f, kLeast = 0.001f;
 
-  // Of so many values that this member told, and that a round had changed before, `onwards` have the sign of
-  // that change.
+  // Of so many values that this member told in a part of a round, and that rounds had changed before,
+  // `onwards` have the sign of the last change.
   void told(std::size_t values, std::size_t onwards);
+  // That round is over: chooses anew, once enough was told.
+  void round_over();
   // A round hides kMost at first. What is hidden is shown again where less is, or it would be told for long.
   Shares shares() const;
 

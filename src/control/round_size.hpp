@@ -32,4 +32,17 @@ struct RoundTimes {
 //   least  and at least
 RoundSize next_size(RoundSize now, RoundTimes times, std::size_t least, std::size_t most);
 
+// next_size() of round after round. What a link needs for few bytes, as signs of a small model are, says
+// little of what it needs for 8 bits: codes that turned out too much are tried again only after 16 rounds,
+// then after twice as many, and so on.
+class RoundSizes {
+ public:
+  RoundSize next(RoundSize now, RoundTimes times, std::size_t least, std::size_t most);
+
+ private:
+  static constexpr unsigned kMostWaits = 4096;
+  bool codes_were_too_much_ = false;  // since they were begun
+  unsigned waits_ = 0, next_waits_ = 16;
+};
+
 }  // namespace stella

@@ -157,8 +157,9 @@ void LocalEngine::choose_size() {
       std::min(std::max(kLeastFragment / kFragmentBlock, schedule.total() / kMostInACycle), most);
   RoundSize now = measured->size;
   if (!choose_coding_) now.bits = 0;  // given: only fragments may change
-  RoundSize next = next_size(now, {step_seconds_, measured->seconds}, least, most);
-  if (next.bits > now.bits && most_blocks(coding_of_bits(next.bits)) < most) next.bits = now.bits;
+  RoundSize next = sizes_.next(now, {step_seconds_, measured->seconds}, least, most);
+  if (next.bits > 0)
+    next.blocks = std::min(next.blocks, most_blocks(coding_of_bits(next.bits)));  // of a frame
   if (rounds().backlog() > kMostBacklog) {  // whoever only listens has a slower link than the rest
     next = {std::max(least, std::min(now.blocks, next.blocks) / 2), std::min(now.bits, next.bits)};
   }

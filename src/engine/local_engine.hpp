@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "control/round_size.hpp"
 #include "engine/listener.hpp"
 #include "engine/local_rule.hpp"
 #include "engine/pipelined_engine.hpp"
@@ -73,6 +74,7 @@ class LocalEngine final : public PipelinedEngine {
   Clock::time_point last_taken_;
   double step_seconds_ = 0;  // smoothed; 0 before the second step
   bool said_ready_ = false;  // since it listens
+  RoundSizes sizes_;
 };
 
 }  // namespace stella

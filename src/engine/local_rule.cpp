@@ -163,6 +163,7 @@ void LocalRule::publish(BucketId, Iteration t, std::span<float* const> parameter
       publish_part(round, at + begin, {parameters[slice.tensor] + slice.begin + begin, size});
     });
   });
+  hidden_.round_over();
 }
 
 // Of the parameters `own`, which begin `at` values behind the begin of the fragment.
@@ -177,10 +178,9 @@ void LocalRule::publish_part(const Round& round, std::size_t at, std::span<float
   }
   if (hidden_.is_empty() || !round.contributed) return;
   const std::size_t in_model = round.fragment.first * kFragmentBlock + at;
-  if (told)
-    hidden_.settle({own, weights().data() + in_model, at, in_model}, *told, changes ? &*changes : nullptr);
-  else
-    hidden_.show(in_model, own);
+  if (!told) return hidden_.show(in_model, own);
+  const auto* listed = changes ? &*changes : nullptr;
+  hidden_.settle({own, weights().data() + in_model, at, in_model, listed, round.mean.data() + at}, *told);
 }
 
 std::optional<LocalRule::Measured> LocalRule::newly_measured() {

@@ -32,7 +32,8 @@ namespace stella {
 //   publish     x_i += G - c_i                         the own part goes from its whole to its share
 //               x_i += b, e_i -= b                   b is c_i as far as it was hidden: that is told first
 //               h = pull (x_i - W), x_i -= h, e_i += h   what it shows is hidden in part
-//               the latter two if it told signs
+//               a share of e_i is shown again, where pull is chosen (control/pull.hpp)
+//               the latter three if it told signs; else x_i += e_i, e_i = 0
 //
 // What a member has not told is always x_i - W + e_i. Only rounds on disjoint fragments are under way at a
 // time, so W does not change in F from copy() to apply().
@@ -76,7 +77,10 @@ class LocalRule final : public Rule {
   void read_parameters(std::span<float* const> parameters);
   void write_parameters(std::span<float* const> parameters);
   // weights() and the parameters were filled; `round` is the newest one in them.
-  void weights_loaded(Iteration round) { consensus_->weights_loaded(round); }
+  void weights_loaded(Iteration round) {
+    consensus_->weights_loaded(round);
+    hidden_.begin_anew();
+  }
   std::vector<StateArray> state();
   // Of the same model, to be filled by what others send.
   std::unique_ptr<Consensus> blank() const;

@@ -252,8 +252,10 @@ void Exchange::give_up(Key key, Round& waiting) {
   const auto waited = to_text(std::chrono::duration_cast<std::chrono::milliseconds>(options_.timeout));
   waiting.complete.fail(std::make_exception_ptr(
       Error(ErrorCode::timeout,
-            name_awaited(key, waiting) + " contributed nothing to " + options_.noun + " " +
-                std::to_string(key.first) + " (bucket " + std::to_string(key.second) + ") for " + waited +
+            name_awaited(key, waiting) +
+                (missing(key, waiting).empty() ? " let the others wait in " : " contributed nothing to ") +
+                options_.noun + " " + std::to_string(key.first) + " (bucket " + std::to_string(key.second) +
+                ") for " + waited +
                 " although connected; if its training is only slow, raise STELLA_STEP_TIMEOUT")));
 }
 

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <limits>
+#include <vector>
 
 namespace stella {
 namespace {
@@ -42,8 +43,33 @@ TEST(RoundSize, ALinkThatCarriesHalfOfTheModelInEightBitsDoes) {
 
 TEST(RoundSize, CodesBecomeSignsBeforeFragmentsShrink) {
   EXPECT_EQ(after({kMost, 8}, 1, 1.5), (RoundSize{kMost, 0}));
-  EXPECT_EQ(after({400, 32}, 1, 1.5), (RoundSize{400, 0}));
   EXPECT_EQ(after({kMost, 0}, 1, 1.6), (RoundSize{500, 0}));
+}
+
+// As checkpoints of other runs may hold.
+TEST(RoundSize, BitsThatItDoesNotChooseBecomeSigns) {
+  for (const unsigned bits : {1u, 2u, 4u, 32u}) EXPECT_EQ(after({400, bits}, 1, 0.01), (RoundSize{400, 0}));
+}
+
+// A link that cannot be measured by so few bytes, and is too slow for more.
+TEST(RoundSizes, TryCodesThatWereTooMuchEverMoreRarely) {
+  RoundSizes sizes;
+  RoundSize size{kMost, 0};
+  std::vector<int> tried;
+  for (int round = 0; round < 200; ++round) {
+    if (size.bits == 8) tried.push_back(round);
+    size = sizes.next(size, {1, size.bits == 8 ? 3.0 : 0.0001}, kLeast, kMost);
+  }
+  EXPECT_EQ(tried, (std::vector<int>{1, 19, 53, 119}));
+}
+
+TEST(RoundSizes, KeepCodesWhileTheyFit) {
+  RoundSizes sizes;
+  RoundSize size{kMost, 0};
+  for (int round = 0; round < 200; ++round) {
+    size = sizes.next(size, {1, size.bits == 8 ? 0.5 : 0.001}, kLeast, kMost);
+    EXPECT_EQ(size, (RoundSize{kMost, 8}));
+  }
 }
 
 TEST(RoundSize, WithNonsenseEverythingStays) {

@@ -17,13 +17,22 @@ struct Member {
     const ListedValues c{{place}, {told}}, g{{place}, {change}};
     of_all[place] += change;
     own[place] += change - told;
-    hidden.settle({own, of_all.data(), 0, 0}, c, &g);
+    hidden.settle({own, of_all.data(), 0, 0, &g, nullptr}, c);
+    hidden.round_over();
   }
   float aside(std::size_t i) { return hidden.values()[i]; }
 
   std::vector<float> own = std::vector<float>(8), of_all = std::vector<float>(8);
   Hidden hidden;
 };
+
+// The share of what is shown that one more round hides.
+float share_of(Member& member) {
+  member.own[7] = member.of_all[7] + 1;
+  const float before = member.aside(7);
+  member.round(0, 0, 0);
+  return member.aside(7) - before;
+}
 
 TEST(Hidden, AShareOfWhatTheModelShowsIsHidden) {
   Member member(0.25);
@@ -73,6 +82,22 @@ TEST(Hidden, NothingIsHiddenWhileAParameterIsNotFinite) {
   EXPECT_EQ(member.own[3], 16);
 }
 
+// Somebody told no signs: what all said is no list.
+TEST(Hidden, WhereTheWeightsWentIsKnownOfWholeVectorsToo) {
+  Member member({});
+  for (int round = 0; round < 2000; ++round) {
+    const float there = round % 2 == 0 ? 1.0f : -1.0f;
+    std::vector<float> mean(8);
+    mean[1] = there;
+    const ListedValues c{{1}, {there}};
+    member.hidden.settle({member.own, member.of_all.data(), 0, 0, nullptr, mean.data()}, c);
+    member.hidden.round_over();
+  }
+  EXPECT_LT(share_of(member), 0.2f);
+  member.hidden.begin_anew();
+  EXPECT_FLOAT_EQ(share_of(member), 0.5f);
+}
+
 TEST(Hidden, AllCanBeShownAgain) {
   Member member(0.5);
   member.own = std::vector<float>(8, 16);
@@ -80,14 +105,6 @@ TEST(Hidden, AllCanBeShownAgain) {
   member.hidden.show(2, std::span(member.own).subspan(2, 3));
   EXPECT_EQ(member.own, (std::vector<float>{8, 8, 16, 16, 16, 8, 8, 8}));
   for (std::size_t i = 0; i < 8; ++i) EXPECT_EQ(member.aside(i), i >= 2 && i < 5 ? 0 : 8);
-}
-
-// The share of what is shown that one more round hides.
-float share_of(Member& member) {
-  member.own[7] = member.of_all[7] + 1;
-  const float before = member.aside(7);
-  member.round(0, 0, 0);
-  return member.aside(7) - before;
 }
 
 TEST(Hidden, LessIsHiddenWhileWhatIsToldGoesBackWhereTheWeightsCameFrom) {

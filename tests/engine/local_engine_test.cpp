@@ -66,14 +66,15 @@ TEST_P(LocalWorlds, EndWithEqualWeightsWhateverTheirStepsWere) {
   for (const Model& model : models) EXPECT_EQ(model.weights, models[0].weights);
 }
 
-// Also where each round tells of one value in 64 only, and hides a part of the rest.
+// Also where each round tells of one value in 64 only, and hides a part of the rest; and where one member
+// alone does that.
 TEST(LocalEngine, ConsensusSettlesBetweenWhatItsMembersPullTo) {
-  for (const std::string wire : {"auto", "signs"}) {
+  for (const std::string wire : {"auto", "signs", "fp32 and signs"}) {
     std::vector<Model> models;
     for (Rank rank = 0; rank < 2; ++rank) models.emplace_back(std::vector<std::int64_t>{2000});
     run_members(2, [&](Session& session, std::uint32_t rank) {
       EngineOptions options = local();
-      options.wire = wire;
+      options.wire = wire != "fp32 and signs" ? wire : rank == 0 ? "signs" : "fp32";
       auto engine = session.distribute(models[rank].specs, {}, options, models[rank].weight_pointers);
       for (int made = 0; made < 2000; ++made) {
         step(*engine, models[rank], rank);
