@@ -77,7 +77,7 @@ class EncodedBlocks {
   // The values from place `at` on, a multiple of 1024; so many of them, too, or all that are left. Throws
   // Error(protocol) if one is not finite.
   void read(std::size_t at, std::span<float> values) const;
-  // Those that are not 0, if the body lists them (signs).
+  // Those that are told, all others being 0, if the body is a list (signs).
   std::optional<ListedValues> list() const;
 
  private:

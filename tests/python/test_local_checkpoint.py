@@ -84,16 +84,27 @@ def hidden_of(run: Run) -> dict[str, torch.Tensor]:
     return {k.removeprefix(prefix): t for k, t in own_tensors(run).items() if k.startswith(prefix)}
 
 
-@pytest.mark.parametrize(("saved_with", "loaded_with"), [(0.5, 0.5), (0.5, 0), (0, 0.5)])
+HIDES, AS_IT_PAYS, NEVER, CODES = (
+    {"wire": "signs", "pull": 0.5},
+    {"wire": "signs"},
+    {"wire": "signs", "pull": 0},
+    {"wire": "int8"},
+)
+
+
+@pytest.mark.parametrize(
+    ("saved_with", "loaded_with"),
+    [(HIDES, HIDES), (AS_IT_PAYS, AS_IT_PAYS), (HIDES, NEVER), (NEVER, HIDES), (AS_IT_PAYS, CODES)],
+)
 def test_what_is_hidden_from_a_members_model_is_in_its_checkpoint(
-    saved_with: float, loaded_with: float, tmp_path: Path
+    saved_with: dict[str, Any], loaded_with: dict[str, Any], tmp_path: Path
 ) -> None:
     def kept(
-        run: Run, pull: float, checkpoint: Callable[[Path], object]
+        run: Run, options: dict[str, Any], checkpoint: Callable[[Path], object]
     ) -> tuple[Any, dict[str, torch.Tensor]]:
         """A member's weights and what is hidden beside them, when it has been saved or loaded."""
         net = mlp()
-        trained(run, net, 30, wire="signs", pull=pull)
+        trained(run, net, 30, **options)
         checkpoint(tmp_path)
         own = {name: p.detach().clone() for name, p in net.named_parameters()}
         hidden = hidden_of(run)
@@ -103,17 +114,16 @@ def test_what_is_hidden_from_a_members_model_is_in_its_checkpoint(
     saved = run_members(2, lambda run: kept(run, saved_with, run.save))
     loaded = run_members(2, lambda run: kept(run, loaded_with, run.load))
     names = [name for name, _ in mlp().named_parameters()]
+    hid, hides = (options in (HIDES, AS_IT_PAYS) for options in (saved_with, loaded_with))
     for (own, hidden), (own_again, hidden_again) in zip(saved, loaded, strict=True):
-        assert list(hidden) == (names if saved_with else [])
-        assert any(tensor.any() for tensor in hidden.values()) == (saved_with > 0)
-        assert list(hidden_again) == (names if loaded_with else [])
+        assert list(hidden) == (names if hid else [])
+        assert any(tensor.any() for tensor in hidden.values()) == hid
+        assert list(hidden_again) == (names if hides else [])
         for name in names:
             there = hidden.get(name, torch.zeros(own[name].numel()))
             here = hidden_again.get(name, torch.zeros(own[name].numel()))
-            assert torch.equal(
-                own_again[name], own[name] if loaded_with else own[name] + there.view_as(own[name])
-            )
-            assert torch.equal(here, there if loaded_with else torch.zeros_like(here))
+            assert torch.equal(own_again[name], own[name] if hides else own[name] + there.view_as(own[name]))
+            assert torch.equal(here, there if hides else torch.zeros_like(here))
 
 
 def assert_equal_states(one: Any, other: Any) -> None:
