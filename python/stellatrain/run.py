@@ -91,7 +91,7 @@ class Run:
         threads: int = 0,
         step_timeout: float = 1800,
         max_drift: float = 120,
-        pull: float | None = None,
+        pull: float | None = 0,
     ) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
         """Puts the engine behind `optimizer`; everybody starts from member 0's weights and buffers.
 
@@ -120,7 +120,7 @@ class Run:
         max_drift: seconds without a round, after which a step of "local" waits for the other members.
         pull: share, 0 to 1, of what a member of "local" that tells signs shows beside everybody's weights,
             and has not told, that is hidden from its own model with each round, and told all the same. None:
-            as much as pays (docs/rules.md).
+            as much as pays in runs of thousands of steps (docs/rules.md).
 
         density, staleness, selector and block are for "sparse", max_drift and pull for "local";
         bucket_mib is the first fragment of "local".

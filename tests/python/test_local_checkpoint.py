@@ -86,8 +86,8 @@ def hidden_of(run: Run) -> dict[str, torch.Tensor]:
 
 HIDES, AS_IT_PAYS, NEVER, CODES = (
     {"wire": "signs", "pull": 0.5},
+    {"wire": "signs", "pull": None},
     {"wire": "signs"},
-    {"wire": "signs", "pull": 0},
     {"wire": "int8"},
 )
 
