@@ -54,7 +54,8 @@ struct EngineOptions {
   double step_timeout_seconds = 1800;
   // Under "local", where signs are told: the share, 0 to 1, of what a member shows beside everybody's
   // weights, and has not told, that is hidden from its own model with each round, and told all the same.
-  // Nothing: as much as pays at the pace of rounds. Members may differ.
+  // Nothing: by whether told values go on where the weights went (control/pull.hpp); Python's default is 0.
+  // Members may differ.
   std::optional<double> pull;
   // Under "local": step() waits for the others once no round was over for so long.
   double max_drift_seconds = 120;

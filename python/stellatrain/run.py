@@ -385,7 +385,9 @@ def _refuse_options_of_sparse(**given: object) -> None:
         else:
             continue
         raise error(
-            code, f"{said}, which is for rule='sparse'; the rule here is 'local' (argument or STELLA_RULE)"
+            code,
+            f"{said}, which is for rule='sparse'; the rule here is 'local', as it is unless rule= or "
+            "STELLA_RULE says otherwise: leave this out, or choose 'sparse'",
         )
 
 

@@ -25,9 +25,9 @@ struct RoundTimes {
 
 // The size of later rounds. A round that takes longer than a step makes what it carries stale: it gets
 // smaller; one that is over early leaves the link idle: it gets larger, as signs. A link that could carry
-// half of the model in 8 bits in every step does so. What lies between the two cost more and learned no more
-// (docs/benchmarks/convergence.md). Blocks change by a factor of two at most. Nonsense (zero, NaN, infinite
-// times) changes nothing. Pure.
+// half of the model in 8 bits in every step does so. One bit learned no more than signs where it was tried
+// (docs/benchmarks/convergence.md); 2 and 4 have not been. Blocks change by a factor of two at most. Nonsense
+// (zero, NaN, infinite times) changes nothing. Pure.
 //   most   blocks of a fragment, at most
 //   least  and at least
 RoundSize next_size(RoundSize now, RoundTimes times, std::size_t least, std::size_t most);

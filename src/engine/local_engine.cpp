@@ -158,7 +158,7 @@ void LocalEngine::choose_size() {
   RoundSize now = measured->size;
   if (!choose_coding_) now.bits = 0;  // given: only fragments may change
   RoundSize next = sizes_.next(now, {step_seconds_, measured->seconds}, least, most);
-  if (next.bits > 0)
+  if (choose_coding_ && next.bits > 0)
     next.blocks = std::min(next.blocks, most_blocks(coding_of_bits(next.bits)));  // of a frame
   if (rounds().backlog() > kMostBacklog) {  // whoever only listens has a slower link than the rest
     next = {std::max(least, std::min(now.blocks, next.blocks) / 2), std::min(now.bits, next.bits)};

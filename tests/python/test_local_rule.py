@@ -412,7 +412,7 @@ def test_what_the_others_learned_arrives_where_a_copy_stands_between_though_this
 def test_the_consensus_is_the_mean_and_each_member_s_own_comes_back() -> None:
     def member(run: Run) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         net = torch.nn.Linear(40, 50)
-        _, optimizer = run.distribute(net, torch.optim.SGD(net.parameters(), lr=1.0), rule="local", pull=0)
+        _, optimizer = run.distribute(net, torch.optim.SGD(net.parameters(), lr=1.0), rule="local")
         generator = torch.Generator().manual_seed(run.rank)
         for parameter in net.parameters():
             parameter.grad = torch.randn(parameter.shape, generator=generator)

@@ -323,7 +323,10 @@ def test_options_of_sparse_are_refused_under_local(
         (failure,) = outcomes_of_members(1, member)
         return str(failure)
 
-    behind = ", which is for rule='sparse'; the rule here is 'local' (argument or STELLA_RULE)"
+    behind = (
+        ", which is for rule='sparse'; the rule here is 'local', as it is unless rule= or STELLA_RULE says "
+        "otherwise: leave this out, or choose 'sparse'"
+    )
     assert refusal(**{option: value}).endswith(f"{option} is {value!r}{behind}")
     monkeypatch.setenv(f"STELLA_{option.upper()}", str(value))
     assert refusal().endswith(f"STELLA_{option.upper()} is '{value}'{behind}")

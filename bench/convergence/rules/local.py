@@ -132,7 +132,8 @@ class Local(Rule):
             return
         for member, told in enumerate(round_.codes):
             shares = self._shares(self._pulls[member], told, self._went[fragment])
-            self._hide(self._x[member, fragment], self._hidden[member, fragment], told, fragment, *shares)
+            known = self._weights[fragment] + self._in_flight[member, fragment]
+            self._hide(self._x[member, fragment], self._hidden[member, fragment], told, known, *shares)
         self._went[fragment] = torch.where(mean != 0, mean.sign(), self._went[fragment])
 
     def _shares(self, pull: Pull, told: Tensor, went: Tensor) -> tuple[float, float]:
@@ -142,13 +143,13 @@ class Local(Rule):
         return pull.hidden, pull.shown
 
     def _hide(
-        self, x: Tensor, aside: Tensor, told: Tensor, fragment: slice, hidden: float, shown: float
+        self, x: Tensor, aside: Tensor, told: Tensor, known: Tensor, hidden: float, shown: float
     ) -> None:
         """What was hidden is told first; then a share of the rest is hidden, and one of that shown again."""
         back = torch.where(told * aside > 0, _less(told, aside), 0.0)
         x += back
         aside -= back
-        away = hidden * (x - self._weights[fragment])
+        away = hidden * (x - known)
         away -= shown * (aside + away)
         x -= away
         aside += away
