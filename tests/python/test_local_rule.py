@@ -246,7 +246,7 @@ def test_an_optimizer_with_a_second_copy_of_the_weights_is_refused(kind: type) -
     def member(run: Run) -> None:
         net = mlp()
         _, optimizer = run.distribute(net, kind(net.parameters(), lr=0.01), rule="local")
-        repeated(net, optimizer, 20)
+        repeated(net, optimizer, 32)  # all that are looked at: of one that goes back in every fifth, three
 
     for failure in outcomes_of_members(2, member):
         assert isinstance(failure, Error)
